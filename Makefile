@@ -1,0 +1,54 @@
+# Eddyline's tasks. Each sets up what it needs; nothing but Python, Java and Maven is expected on the machine,
+# and tests/kafka/install.sh sees to the latter two.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+PYTHON ?= 3.11
+export UV_PYTHON = $(PYTHON)
+UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
+RUN := .venv/bin/python -m
+
+.PHONY: setup demo test check bench bench-stream up lock
+
+setup: .venv/.ready
+
+$(UV):
+	python3 -m venv .venvs/uv
+	.venvs/uv/bin/python -m pip install --quiet uv
+
+.venv/.ready: requirements.lock pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing .venv
+	$(UV) pip sync --quiet --require-hashes requirements.lock
+	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup ## train on the first presentation of the sample, stream the rest, score live
+	$(RUN) eddyline demo
+
+check: setup ## ruff, mypy, import-linter
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	$(RUN) mypy
+	.venv/bin/lint-imports
+
+test: check ## all checks, then the tests against a real Kafka
+	tests/kafka/install.sh
+	$(RUN) pytest
+
+bench: bench-stream ## every benchmark
+
+bench-stream: setup ## events a second a core against plain Faust, Quix Streams and Bytewax
+	tests/kafka/install.sh
+	$(RUN) tests.bench.stream
+
+up: setup ## Kafka on this machine until Ctrl-C, for trying things out
+	tests/kafka/install.sh
+	$(RUN) tests.broker
+
+# uv.lock itself names the index each file came from; the exported form pins the same files by hash alone.
+lock: | $(UV) ## pin every dependency anew
+	$(UV) lock --quiet --upgrade
+	$(UV) export --quiet --no-header --no-emit-project --extra cpu --extra alibi --group dev --output-file requirements.lock
+	$(UV) export --quiet --no-header --no-emit-project --no-dev --extra gpu --output-file requirements-gpu.lock
+	rm uv.lock

@@ -1,0 +1,227 @@
+"""Every setting of every process, with its unit, its default and its reason.
+
+A value comes from the command line's flags, then ``EDDYLINE_*`` variables, then one TOML file, then the
+default. ``eddyline.py`` reads them with :func:`load`; :func:`kafka_client` is what every Kafka client starts from.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from model.usecase import line_of
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used: where it came from, the rule, what came, and the fix."""
+
+
+class _Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file."""
+
+
+class Kafka(_Group, frozen=True):
+    """The brokers, and how to reach them."""
+
+    bootstrap_servers: Annotated[str, Meta(description="comma-separated host:port of the brokers")] = (
+        "localhost:9092"
+    )
+    security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="as in Kafka's own clients")
+    ] = "PLAINTEXT"
+    sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with a SASL protocol")
+    ] = "PLAIN"
+    sasl_username: Annotated[str, Meta(description="used with a SASL protocol")] = ""
+    sasl_password_file: Annotated[
+        str, Meta(description="file holding the SASL password, so that it stands in no argument list")
+    ] = ""
+    ssl_ca_file: Annotated[str, Meta(description="PEM file of the authorities; empty: the system's")] = ""
+    ssl_certificate_file: Annotated[str, Meta(description="PEM file of the client certificate, if any")] = ""
+    ssl_key_file: Annotated[str, Meta(description="PEM file of the client certificate's key")] = ""
+    session_timeout_s: Annotated[
+        float, Meta(gt=0, description="seconds until the group gives a silent worker's partitions away")
+    ] = 10.0
+    delivery_timeout_s: Annotated[
+        float, Meta(gt=0, description="seconds to retry a write or wait for a broker before the worker stops")
+    ] = 120.0
+
+
+class Topics(_Group, frozen=True):
+    """Topic names, and what ``eddyline topics`` creates them with."""
+
+    events: Annotated[str, Meta(description="what producers send")] = "events"
+    scores: Annotated[str, Meta(description="one record per decision")] = "scores"
+    dead_letters: Annotated[str, Meta(description="records that cannot be used, with the reason")] = "dead-letters"
+    partitions: Annotated[int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")] = 8
+    replication: Annotated[int, Meta(ge=1, description="copies of every record")] = 1
+    retention_h: Annotated[float, Meta(gt=0, description="hours to keep scores and dead letters")] = 168.0
+
+
+class Engine(_Group, frozen=True):
+    """The worker."""
+
+    id: Annotated[
+        str,
+        Meta(
+            pattern=r"^[a-zA-Z0-9._-]{1,100}$",
+            description="consumer group and changelog prefix; a new one rebuilds profiles from the events",
+        ),
+    ] = "eddyline"
+    batch_records: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="most records processed at once, over all partitions")
+    ] = 8192
+    batch_wait_ms: Annotated[
+        float, Meta(ge=0, le=1000, description="milliseconds to wait for a fuller batch; 0: take what is there")
+    ] = 5.0
+    commit_interval_s: Annotated[float, Meta(gt=0, description="seconds between offset commits")] = 1.0
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics on loopback; 0: none")
+    ] = 0
+
+
+class Events(_Group, frozen=True):
+    """Which records are accepted."""
+
+    max_bytes: Annotated[int, Meta(ge=64, description="bytes of the largest event; longer ones are dead letters")] = (
+        65_536
+    )
+    max_skew_s: Annotated[
+        float, Meta(ge=0, description="seconds that an event's time may lie ahead of the worker's clock")
+    ] = 300.0
+    max_bad_ratio: Annotated[
+        float, Meta(gt=0, le=1, description="share of bad records among the last `bad_window` that stops the worker")
+    ] = 0.5
+    bad_window: Annotated[int, Meta(ge=1, description="records over which the share of bad ones is taken")] = 1000
+
+
+class Settings(_Group, frozen=True):
+    """All settings, by group."""
+
+    kafka: Kafka = Kafka()
+    topics: Topics = Topics()
+    engine: Engine = Engine()
+    events: Events = Events()
+
+
+def fields() -> Iterator[tuple[str, str, str, Any]]:
+    """Every setting as (group, name, description, default), in order."""
+    for group, kind in get_type_hints(Settings).items():
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            meta = next(arg for arg in get_args(hint) if isinstance(arg, Meta))
+            yield group, name, str(meta.description), getattr(getattr(Settings(), group), name)
+
+
+def load(
+    file: Path | None = None, env: Mapping[str, str] = os.environ, flags: Mapping[tuple[str, str], str] | None = None
+) -> Settings:
+    """Settings from ``flags`` by (group, name), then ``env``, then ``file``; raises :class:`SettingsError`."""
+    flags = flags or {}
+    text, table = _read(file)
+    known = {f"EDDYLINE_{group}_{name}".upper(): (group, name) for group, name, _, _ in fields()}
+    for variable in env:
+        if variable.startswith("EDDYLINE_") and variable not in known:
+            raise SettingsError(
+                f"{variable} is not a setting; remove it or correct its spelling (`eddyline worker --help` lists them)"
+            )
+    for variable, at in known.items():
+        group, name = at
+        for value, origin in (
+            (env.get(variable), variable),
+            (flags.get(at), f"--{group}-{name}".replace("_", "-")),
+        ):
+            if value is not None:
+                _set(table, at, value, origin)
+    try:
+        settings = msgspec.convert(table, Settings)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$.")
+        keys = tuple(where.rstrip("`").split(".")) if where else ()
+        unknown = message.partition("unknown field `")[2].rstrip("`")
+        keys += (unknown,) if unknown else ()
+        raise SettingsError(f"{file}:{line_of(text, keys)}: {'.'.join(keys)}: {message}") from error
+    _check(settings)
+    return settings
+
+
+def _read(file: Path | None) -> tuple[str, dict[str, Any]]:
+    if file is None:
+        return "", {}
+    try:
+        text = file.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: the settings file cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{file}: not valid TOML: {error}") from error
+
+
+def _set(table: dict[str, Any], at: tuple[str, str], value: str, origin: str) -> None:
+    group, name = at
+    hint = get_type_hints(get_type_hints(Settings)[group], include_extras=True)[name]
+    try:
+        table.setdefault(group, {})[name] = msgspec.convert(value, hint, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{origin}: {error}, got {value!r}") from error
+
+
+def _check(settings: Settings) -> None:
+    kafka = settings.kafka
+    if kafka.security_protocol.startswith("SASL") and not (kafka.sasl_username and kafka.sasl_password_file):
+        raise SettingsError(
+            f"kafka.security_protocol is {kafka.security_protocol}, which needs kafka.sasl_username and "
+            "kafka.sasl_password_file; set both"
+        )
+    if bool(kafka.ssl_certificate_file) != bool(kafka.ssl_key_file):
+        raise SettingsError(
+            "kafka.ssl_certificate_file and kafka.ssl_key_file belong together; set both or neither"
+        )
+    for name in ("sasl_password_file", "ssl_ca_file", "ssl_certificate_file", "ssl_key_file"):
+        path = getattr(kafka, name)
+        if path and not Path(path).is_file():
+            raise SettingsError(f"kafka.{name}: there is no file {path}; correct the path")
+
+
+def password(kafka: Kafka) -> str:
+    """The SASL password, read from its file."""
+    return Path(kafka.sasl_password_file).read_text(encoding="utf-8").strip()
+
+
+def kafka_client(kafka: Kafka) -> dict[str, str | int]:
+    """The librdkafka configuration that every confluent-kafka client of ours starts from."""
+    client: dict[str, str | int] = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "security.protocol": kafka.security_protocol,
+    }
+    if kafka.security_protocol.startswith("SASL"):
+        client |= {
+            "sasl.mechanism": kafka.sasl_mechanism,
+            "sasl.username": kafka.sasl_username,
+            "sasl.password": password(kafka),
+        }
+    if kafka.security_protocol.endswith("SSL"):
+        for key, path in (
+            ("ssl.ca.location", kafka.ssl_ca_file),
+            ("ssl.certificate.location", kafka.ssl_certificate_file),
+            ("ssl.key.location", kafka.ssl_key_file),
+        ):
+            if path:
+                client[key] = path
+    return client
+
+
+def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
+    """The TLS context of the aiokafka clients inside Faust, or None without TLS."""
+    if not kafka.security_protocol.endswith("SSL"):
+        return None
+    context = ssl.create_default_context(cafile=kafka.ssl_ca_file or None)
+    if kafka.ssl_certificate_file:
+        context.load_cert_chain(kafka.ssl_certificate_file, kafka.ssl_key_file)
+    return context

@@ -1,0 +1,105 @@
+"""The topics an engine needs: what ``eddyline topics`` creates, and what a worker checks before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.settings import Settings, kafka_client
+
+TIMEOUT_S = 20.0
+
+
+class TopicError(RuntimeError):
+    """The topics are not as the engine needs them; the text says what to do."""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def plans(settings: Settings, changelog: str) -> list[Plan]:
+    """The topics of one engine; all keyed by user, with as many partitions as one another."""
+    topics = settings.topics
+    kept = {"retention.ms": str(int(topics.retention_h * 3_600_000))}
+    compacted = {
+        "cleanup.policy": "compact",
+        # Restoring reads what compaction has not yet removed: small segments keep that near one row a user.
+        "segment.bytes": str(64 * 1024 * 1024),
+        "min.cleanable.dirty.ratio": "0.3",
+    }
+    return [
+        Plan(topics.events, topics.partitions, {}),
+        Plan(topics.scores, topics.partitions, kept),
+        Plan(topics.dead_letters, topics.partitions, kept),
+        Plan(changelog, topics.partitions, compacted),
+    ]
+
+
+def create(settings: Settings, changelog: str) -> list[str]:
+    """Create what is missing and return its names; raises :class:`TopicError` when a broker refuses."""
+    admin = AdminClient(kafka_client(settings.kafka))
+    present = partition_counts(settings)
+    # An events topic that is already there decides how many partitions the others get.
+    count = present.get(settings.topics.events)
+    missing = [
+        NewTopic(
+            plan.name,
+            num_partitions=count or plan.partitions,
+            replication_factor=settings.topics.replication,
+            config=plan.config,
+        )
+        for plan in plans(settings, changelog)
+        if plan.name not in present
+    ]
+    if not missing:
+        return []
+    created = []
+    for name, future in admin.create_topics(missing, operation_timeout=TIMEOUT_S).items():
+        try:
+            future.result(TIMEOUT_S)
+        except KafkaException as error:
+            raise TopicError(f"topic {name} was not created: {error.args[0]}") from error
+        created.append(name)
+    return created
+
+
+def partition_counts(settings: Settings) -> dict[str, int]:
+    """Partitions of every topic of the cluster; raises :class:`TopicError` when no broker answers."""
+    metadata = _metadata(settings)
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
+
+
+def check(settings: Settings, changelog: str) -> int:
+    """The number of partitions that all the engine's topics have; raises :class:`TopicError` if they do not."""
+    present = partition_counts(settings)
+    needed = [plan.name for plan in plans(settings, changelog)]
+    missing = [name for name in needed if name not in present]
+    if missing:
+        raise TopicError(f"there is no topic {', '.join(missing)}; create it with `eddyline topics`")
+    count = present[settings.topics.events]
+    wrong = {name: present[name] for name in needed if present[name] != count}
+    if wrong:
+        raise TopicError(
+            f"{settings.topics.events} has {count} partitions, but {wrong}: a user must stand in the same partition "
+            "of each; recreate those topics with as many"
+        )
+    return count
+
+
+def _metadata(settings: Settings) -> Any:
+    admin = AdminClient(kafka_client(settings.kafka) | {"log_level": 0})
+    try:
+        return admin.list_topics(timeout=TIMEOUT_S)
+    except KafkaException as error:
+        raise TopicError(
+            f"no broker of kafka.bootstrap_servers = {settings.kafka.bootstrap_servers} answered within "
+            f"{TIMEOUT_S:.0f} s: {error.args[0]}"
+        ) from error

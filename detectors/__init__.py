@@ -1,0 +1,1 @@
+"""Drift: has the world changed, and how."""

@@ -1,0 +1,250 @@
+"""The ``eddyline`` command line: one console script, whose commands import what they need when they run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+VERSION = "0.1.0"
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def _stop(message: object, code: int = 2) -> NoReturn:
+    """Say why on stderr and leave: 2 for what the caller can correct, 1 for what failed while running."""
+    click.echo(f"eddyline: {message}", err=True)
+    raise SystemExit(code)
+
+
+def _with_settings(*groups: str) -> Callable[[F], F]:
+    """Give a command ``--config`` and a flag for every setting of ``groups``; it receives ``settings``."""
+
+    def decorate(command: F) -> F:
+        from deploy import settings
+
+        chosen = [field for field in settings.fields() if field[0] in groups]
+
+        def run(config: Path | None, **arguments: Any) -> Any:
+            flags = {
+                (group, name): arguments.pop(f"{group}_{name}")
+                for group, name, _, _ in chosen
+                if arguments.get(f"{group}_{name}") is not None
+            }
+            for group, name, _, _ in chosen:
+                arguments.pop(f"{group}_{name}", None)
+            try:
+                loaded = settings.load(config, flags=flags)
+            except settings.SettingsError as error:
+                _stop(error)
+            return command(settings=loaded, **arguments)
+
+        wrapped: Any = run
+        wrapped.__doc__ = command.__doc__
+        wrapped.__name__ = command.__name__
+        wrapped.__click_params__ = list(getattr(command, "__click_params__", []))
+        for group, name, description, default in reversed(chosen):
+            flag = f"--{group}-{name}".replace("_", "-")
+            shown = f"  [default: {default}]" if default != "" else ""
+            wrapped = click.option(flag, f"{group}_{name}", metavar="VALUE", help=description + shown)(wrapped)
+        return click.option("--config", type=EXISTING, help="settings file (TOML)")(wrapped)  # type: ignore[no-any-return]
+
+    return decorate
+
+
+def _usecase(path: Path) -> Any:
+    from model import usecase
+
+    try:
+        return usecase.load(path)
+    except usecase.UseCaseError as error:
+        _stop(error)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(VERSION, prog_name="eddyline")
+def cli() -> None:
+    """Streaming, drift-aware personalization on Kafka.
+
+    Settings come from flags, then EDDYLINE_* variables (EDDYLINE_KAFKA_BOOTSTRAP_SERVERS), then the --config
+    file. Exit codes: 0 done, 1 failed while running, 2 something to correct before it can run.
+    """
+
+
+@cli.command()
+@click.argument("usecase", type=EXISTING)
+@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), help="model bundle to score with; none: priors")
+@_with_settings("kafka", "topics", "engine", "events")
+def worker(usecase: Path, model: Path | None, settings: Any) -> None:
+    """Read events, keep profiles, score decisions. Start as many as the events topic has partitions."""
+    declared = _usecase(usecase)
+    from deploy import metrics, topics
+    from model.features import feature_spec
+    from stream import app as stream_app
+
+    try:
+        partitions = topics.check(settings, stream_app.changelog_name(settings.engine.id))
+    except topics.TopicError as error:
+        _stop(error)
+    scorer = None
+    if model is not None:
+        from model.bundle import BundleError
+        from model.scorer import LiteRTScorer, check_spec
+
+        try:
+            scorer = LiteRTScorer.load(model)
+            check_spec(scorer.spec, feature_spec(declared))
+        except BundleError as error:
+            _stop(error)
+    if settings.engine.metrics_port:
+        metrics.serve(settings.engine.metrics_port)
+    stream_app.run(stream_app.create_app(settings, declared, scorer, partitions))
+
+
+@cli.command()
+@_with_settings("kafka", "topics", "engine")
+def topics(settings: Any) -> None:
+    """Create the topics that are missing, with matching partitions; the changelog is compacted."""
+    from deploy import topics as deployed
+    from stream.app import changelog_name
+
+    changelog = changelog_name(settings.engine.id)
+    try:
+        created = deployed.create(settings, changelog)
+        count = deployed.check(settings, changelog)
+    except deployed.TopicError as error:
+        _stop(error)
+    for plan in deployed.plans(settings, changelog):
+        state = "created" if plan.name in created else "there already"
+        click.echo(f"{plan.name}: {count} partitions, {state}")
+
+
+@cli.command()
+@click.argument("files", type=EXISTING, nargs=-1, required=True)
+@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="events a second; 0: as fast as they go")
+@_with_settings("kafka", "topics")
+def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
+    """Send the events of FILES (JSON Lines, may be gzipped) to the events topic, keyed by user, in file order."""
+    import time
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from deploy import topics as deployed
+    from stream.producer import DeliveryError, EventProducer
+    from stream.replay import key_of, lines
+
+    try:
+        if settings.topics.events not in deployed.partition_counts(settings):
+            _stop(f"there is no topic {settings.topics.events}; create it with `eddyline topics`")
+    except deployed.TopicError as error:
+        _stop(error)
+    total = sum(sum(1 for _ in lines(path)) for path in files)
+    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    begin = time.monotonic()
+    sent = without_user = 0
+    try:
+        with EventProducer(settings) as producer, Progress(*columns) as progress:
+            task = progress.add_task("", total=total, speed="")
+            for value in (value for path in files for value in lines(path)):
+                key = key_of(value)
+                without_user += key is None
+                producer.send_encoded(key, value)
+                sent += 1
+                if sent % 1000 == 0 or (rate and sent % max(1, int(rate / 20)) == 0):
+                    elapsed = time.monotonic() - begin
+                    progress.update(task, completed=sent, speed=f"{sent / max(elapsed, 1e-9):,.0f}/s")
+                    if rate and sent / rate > elapsed:
+                        time.sleep(sent / rate - elapsed)
+            producer.flush()
+            progress.update(task, completed=sent)
+    except DeliveryError as error:
+        _stop(error, 1)
+    click.echo(f"{sent:,} events sent and acknowledged in {time.monotonic() - begin:.1f} s")
+    if without_user:
+        click.echo(f"{without_user:,} of them have no user; a worker will dead-letter those", err=True)
+
+
+@cli.command()
+@click.argument("usecase", type=EXISTING)
+@click.argument("events", type=EXISTING, required=False)
+@click.option("--first", default=100_000, show_default=True, help="check at most so many events")
+@_with_settings("events")
+def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None:
+    """Validate a use case, and with EVENTS (JSON Lines) a sample of events against it. Exit code 1: bad events."""
+    import itertools
+
+    declared = _usecase(usecase)
+    from model.features import feature_spec
+    from stream.layout import layout_of
+
+    spec = feature_spec(declared)
+    click.echo(
+        f"{usecase}: ok. {len(declared.events)} event types, {len(declared.decisions)} decisions, "
+        f"{len(spec.numeric)} numeric and {len(spec.categorical)} categorical inputs, "
+        f"{layout_of(declared).dtype.itemsize} bytes a profile"
+    )
+    if events is None:
+        return
+    from stream.replay import lines
+
+    bad = 0
+    total = 0
+    seen: dict[str, int] = {}
+    for number, verdict, detail in _verdicts(declared, settings, itertools.islice(lines(events), first)):
+        total += 1
+        seen[verdict] = seen.get(verdict, 0) + 1
+        if detail:
+            bad += 1
+            if seen[verdict] <= 3:
+                click.echo(f"{events}:{number}: {verdict}: {detail}", err=True)
+    click.echo(f"{events}: {total:,} events, {bad:,} bad: " + ", ".join(f"{name} {n:,}" for name, n in sorted(seen.items())))
+    if bad:
+        raise SystemExit(1)
+
+
+def _verdicts(declared: Any, settings: Any, values: Iterator[bytes]) -> Iterator[tuple[int, str, str]]:
+    """(line, event type, "") of each good event and (line, reason, detail) of each bad one."""
+    import itertools
+    import time
+
+    from stream.events import Decoder
+    from stream.replay import FileRecord, key_of
+
+    decode = Decoder(declared, settings.events.max_bytes, int(settings.events.max_skew_s * 1000))
+    names = list(declared.events)
+    numbered = enumerate(values, 1)
+    while chunk := list(itertools.islice(numbered, 8192)):
+        records = [FileRecord(number, 0, key_of(value), value) for number, value in chunk]
+        columns, bad = decode(records, int(time.time() * 1000))
+        yield from ((records[record.position].offset, record.reason.value, record.detail) for record in bad)
+        yield from ((int(at), names[code], "") for at, code in zip(columns.offsets, columns.codes, strict=True))
+
+
+@cli.command()
+@click.argument("example", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/oulad")
+@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default="demo-run", show_default=True, help="where the demo keeps its files; emptied first")
+@click.option("--events", "limit", type=click.IntRange(min=1), help="stream at most so many events")
+def demo(example: Path, directory: Path, limit: int | None) -> None:
+    """Show the main job on real data: train on the first presentation, stream the rest, score live."""
+    declared_at = example / "usecase.toml"
+    declared = _usecase(declared_at)
+    from stream.demo import DemoError, run
+
+    try:
+        run(example, declared, declared_at, directory, limit)
+    except DemoError as error:
+        _stop(error, 1)
+    except KeyboardInterrupt:
+        _stop("stopped", 130)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(cli())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Features, network, training and scoring: how good is this for them."""

@@ -1,0 +1,1 @@
+"""Retraining: what should the next model be."""

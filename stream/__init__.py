@@ -1,0 +1,1 @@
+"""Events to profiles to scores: who is this person, and what do we offer."""

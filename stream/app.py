@@ -1,0 +1,247 @@
+"""The worker: Faust feeds the engine from Kafka, and what comes out is written in an order that loses nothing.
+
+For each run of a partition: scores and dead letters are written and acknowledged first, then the changelog rows,
+then the source offset may be committed. A crash at any moment repeats a decision at most; it never skips one,
+because a row that says an event is folded is only ever written after that event's score.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import faust
+import msgspec
+from faust.types import TP, Message
+from faust.types.auth import CredentialsT
+
+from deploy import metrics
+from deploy.settings import Settings, password, ssl_context
+from model.usecase import UseCase
+from stream import transport
+from stream.engine import Engine, Processed
+from stream.events import BadRecord, Record
+from stream.scoring import Scorer
+from stream.table import ProfileStore, ProfileTable, raw_schema
+
+DEAD_LETTER_BYTES = 512 * 1024  # of a record that is longer the rest is cut, so that it fits with its headers
+BATCH_BYTES = 1024 * 1024  # of one produce request a partition, Kafka's default limit
+SWEEP_S = 60.0  # seconds between evictions
+
+log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+def changelog_name(engine_id: str) -> str:
+    """The topic that profiles are kept in, of the engine ``engine_id``."""
+    return f"{engine_id}-profiles-changelog"
+
+
+class App(faust.App):
+    """A Faust app whose high-rate topics come in runs (:mod:`stream.transport`)."""
+
+    run_topics: frozenset[str] = frozenset()
+    run_records: int = 8192
+    run_wait_s: float = 0.0
+
+
+def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, partitions: int) -> App:
+    """The worker's app for ``usecase``; ``partitions`` is what the events topic has, and every topic exists."""
+    transport.register()
+    kafka, topics, engine = settings.kafka, settings.topics, settings.engine
+    brokers = ";".join(f"{transport.SCHEME}://{server.strip()}" for server in kafka.bootstrap_servers.split(","))
+    app = App(
+        engine.id,
+        broker=brokers,
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=partitions,
+        topic_replication_factor=topics.replication,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=4 * 1024 * 1024,
+        broker_max_poll_records=engine.batch_records,
+        broker_commit_interval=engine.commit_interval_s,
+        broker_session_timeout=kafka.session_timeout_s,
+        broker_heartbeat_interval=kafka.session_timeout_s / 3,
+        broker_rebalance_timeout=max(60.0, kafka.session_timeout_s),
+        broker_request_timeout=max(kafka.delivery_timeout_s, kafka.session_timeout_s + 1),
+        producer_request_timeout=kafka.delivery_timeout_s,
+        producer_max_batch_size=BATCH_BYTES,
+        producer_max_request_size=8 * BATCH_BYTES,
+        # On revocation and on stop, what is being processed is finished and committed.
+        stream_wait_empty=True,
+    )
+    changelog = changelog_name(engine.id)
+    app.run_topics = frozenset({topics.events, changelog})
+    app.run_records, app.run_wait_s = engine.batch_records, engine.batch_wait_ms / 1000
+    table = ProfileTable(app, usecase, partitions, changelog)
+    worker = Worker(app, table, Engine(usecase, settings.events, scorer), settings)
+    app.agent(app.topic(topics.events, schema=raw_schema()), name="events")(worker.consume)
+    app.timer(interval=1.0)(worker.report)
+    app.timer(interval=SWEEP_S)(worker.evict)
+    return app
+
+
+class Worker:
+    """Processes runs in order and writes their results, with several runs' writes under way at once."""
+
+    def __init__(self, app: App, table: ProfileTable, engine: Engine, settings: Settings) -> None:
+        self._app, self._table, self._engine, self._topics = app, table, engine, settings.topics
+        self._changelog = changelog_name(settings.engine.id)
+        self._rows_sent: dict[int, asyncio.Task[None]] = {}  # by partition, the last run's
+        self._failures = 0
+
+    @property
+    def _store(self) -> ProfileStore:
+        store = self._table.data
+        assert isinstance(store, ProfileStore)
+        return store
+
+    async def consume(self, stream: Any) -> None:
+        """Faust's agent on the events topic."""
+        async for event in stream.noack().events():
+            try:
+                await self._run(event.message)
+            except Exception as error:
+                # Faust would restart the agent after the run; only a stop leaves it uncommitted.
+                log.exception("the worker stops")
+                await self._app.crash(error)
+                raise
+
+    async def _run(self, message: Message) -> None:
+        partition, records = message.partition, message.value
+        processed = self._engine.process(self._store.profiles(partition), records, int(time.time() * 1000))
+        _count(processed)
+        before = self._rows_sent.get(partition)
+        task = asyncio.ensure_future(self._write(message, processed, records, before))
+        self._rows_sent[partition] = task
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a write failed, the worker stops: %r", error)
+            asyncio.ensure_future(self._app.crash(error))  # noqa: RUF006 — crash ends the app
+
+    async def _write(
+        self, message: Message, processed: Processed, records: Sequence[Record], before: asyncio.Task[None] | None
+    ) -> None:
+        """Write one run's results; ``before`` is the previous run's of the same partition."""
+        begin = time.perf_counter()
+        partition = message.partition
+        scores = [(score.user.encode(), _encode(score), []) for score in processed.scores]
+        encoded = time.perf_counter() - begin
+        first = await self._send(self._topics.scores, partition, scores)
+        first += await self._send(
+            self._topics.dead_letters, partition, [_dead_letter(message.tp, records, bad) for bad in processed.bad]
+        )
+        await asyncio.gather(*first)
+        _observe(processed, time.time())
+        if before is not None:
+            await before
+        begin = time.perf_counter()
+        rows = [(key, row, []) for key, row in zip(processed.keys, processed.rows, strict=True)]
+        acks = await asyncio.gather(*await self._send(self._changelog, partition, rows))
+        if acks:
+            self._store.set_persisted_offset(TP(self._changelog, partition), acks[-1].offset)
+        self._app.consumer.ack(message)
+        metrics.STAGE_SECONDS.labels("encode").inc(encoded)
+
+    async def _send(
+        self, topic: str, partition: int, records: Sequence[tuple[bytes | None, bytes | None, Sequence[Any]]]
+    ) -> list[Any]:
+        """Send ``records`` to one partition in as few requests as they fit; returns the pending acknowledgements."""
+        producer = self._app.producer._producer  # Faust's interface sends one record at a time
+        pending: list[Any] = []
+        if not records:
+            return pending
+        begin = time.perf_counter()
+        now = int(time.time() * 1000)
+        batch = producer.create_batch()
+        for key, value, headers in records:
+            if batch.append(key=key, value=value, timestamp=now, headers=headers) is None:
+                pending.append(await producer.send_batch(batch, topic, partition=partition))
+                batch = producer.create_batch()
+                batch.append(key=key, value=value, timestamp=now, headers=headers)
+        metrics.STAGE_SECONDS.labels("write").inc(time.perf_counter() - begin)
+        pending.append(await producer.send_batch(batch, topic, partition=partition))
+        return pending
+
+    async def report(self) -> None:
+        """Show what is held here."""
+        store = self._store
+        metrics.PROFILES.set(len(store))
+        metrics.PROFILE_BYTES.set(sum(profiles.nbytes for profiles in store.partitions.values()))
+        metrics.RESTORED.set(store.restored)
+        metrics.SCORING_FAILURES.inc(self._engine.scoring_failures - self._failures)
+        self._failures = self._engine.scoring_failures
+
+    async def evict(self) -> None:
+        """Forget idle profiles, with a tombstone each."""
+        for partition, profiles in list(self._store.partitions.items()):
+            before = self._rows_sent.get(partition)
+            if before is not None:
+                await before  # a tombstone must not overtake its user's row
+            committed = self._app.consumer._committed_offset[TP(self._topics.events, partition)]
+            gone = profiles.evict(committed or 0)
+            await asyncio.gather(*await self._send(self._changelog, partition, [(key, None, []) for key in gone]))
+            metrics.EVICTED.inc(len(gone))
+
+
+def _dead_letter(tp: TP, records: Sequence[Record], bad: BadRecord) -> tuple[bytes | None, bytes, list[Any]]:
+    """The record as it came, with where it came from and why it cannot be used as headers."""
+    record = records[bad.position]
+    value = record.value or b""
+    headers = [
+        ("topic", tp.topic.encode()),
+        ("partition", str(tp.partition).encode()),
+        ("offset", str(record.offset).encode()),
+        ("reason", bad.reason.encode()),
+        ("detail", bad.detail[:1000].encode(errors="replace")),
+    ]
+    if len(value) > DEAD_LETTER_BYTES:
+        headers.append(("truncated_from", str(len(value)).encode()))
+    return record.key, value[:DEAD_LETTER_BYTES], headers
+
+
+def _count(processed: Processed) -> None:
+    metrics.RECORDS.inc(processed.records)
+    metrics.BATCH_RECORDS.observe(processed.records)
+    metrics.SKIPPED.inc(processed.skipped)
+    for bad in processed.bad:
+        metrics.DEAD_LETTERS.labels(bad.reason.value).inc()
+    for stage, seconds in processed.seconds.items():
+        metrics.STAGE_SECONDS.labels(stage).inc(seconds)
+
+
+def _observe(processed: Processed, now: float) -> None:
+    for score, sent in zip(processed.scores, processed.sent, strict=True):
+        metrics.SCORES.observe(score.score)
+        metrics.LATENCY.observe(now - sent / 1000)
+    if processed.scores:
+        metrics.DECISIONS.labels(processed.scores[0].model).inc(len(processed.scores))
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    kafka = settings.kafka
+    context = ssl_context(kafka)
+    if kafka.security_protocol.startswith("SASL"):
+        return faust.SASLCredentials(
+            username=kafka.sasl_username,
+            password=password(kafka),
+            mechanism=kafka.sasl_mechanism,
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def run(app: App) -> None:
+    """Run the worker until a signal or an error; exits with 1 after an error."""
+    faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()
+
+

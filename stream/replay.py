@@ -1,0 +1,134 @@
+"""Replay: events from files through the worker's own decode, fold and features, without Kafka.
+
+Builds the examples that a first model is trained on. Called by the demo.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from deploy.settings import Events
+from model.features import feature_spec
+from model.usecase import UseCase
+from stream.events import Decoder
+from stream.profiles import Folded, Profiles
+
+CHUNK = 8192  # records decoded and folded at once
+
+
+class FileRecord(NamedTuple):
+    """A line of an event file, as if it had come from Kafka."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes
+
+
+class _User(msgspec.Struct):
+    user: str
+
+
+_user_of = msgspec.json.Decoder(_User).decode
+
+
+def key_of(value: bytes) -> bytes | None:
+    """The key that an encoded event belongs under, its user in UTF-8; None if it has none."""
+    try:
+        return _user_of(value).user.encode()
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
+def lines(path: Path) -> Iterator[bytes]:
+    """The non-empty lines of the JSON Lines file at ``path``, which may be gzipped."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        for line in file:
+            value = line.strip()
+            if value:
+                yield value
+
+
+class History:
+    """Decisions of a replayed stretch of events, with what is needed to label them."""
+
+    def __init__(self, usecase: UseCase) -> None:
+        self._usecase = usecase
+        self._spec = feature_spec(usecase)
+        self._outcomes = {decision.outcome for decision in usecase.decisions.values()}
+        self._happened: dict[tuple[str, str, str | None], list[int]] = {}
+        self._ids: dict[str, list[str | None]] = {name: [] for name in ("id", "user", "item", "type")}
+        self._times: list[int] = []
+        self._numeric: list[NDArray[np.float32]] = []
+        self._categorical: list[list[str | None]] = [[] for _ in self._spec.categorical]
+        self._until = 0
+        self.bad = 0
+
+    def replay(self, values: Iterable[bytes]) -> None:
+        """Fold encoded events in the order given; bad ones are counted in ``bad``."""
+        decode = Decoder(self._usecase, Events().max_bytes, 0)
+        profiles = Profiles(self._usecase)
+        names = list(self._usecase.events)
+        outcome_codes = [names.index(name) for name in self._outcomes]
+        records = (FileRecord(offset, 0, key_of(value), value) for offset, value in enumerate(values))
+        while chunk := list(itertools.islice(records, CHUNK)):
+            columns, bad = decode(chunk, np.iinfo(np.int64).max)
+            self.bad += len(bad)
+            for position in np.flatnonzero(np.isin(columns.codes, outcome_codes)):
+                event = columns.events[position]
+                for item in {event.item, None}:  # None: for decisions that match on the user alone
+                    key = (event.type, event.user, item)
+                    self._happened.setdefault(key, []).append(int(columns.times[position]))
+            folded = profiles.fold(columns)
+            for position in folded.decisions:
+                event = columns.events[position]
+                for name, column in self._ids.items():
+                    column.append(getattr(event, name))
+                self._times.append(int(columns.times[position]))
+            self._keep(folded)
+            self._until = max(self._until, profiles.watermark)
+
+    def _keep(self, folded: Folded) -> None:
+        self._numeric.append(folded.features.numeric)
+        for kept, column in zip(self._categorical, folded.features.categorical, strict=True):
+            kept.extend(column)
+
+    def examples(self) -> pa.Table:
+        """The matured decisions, one a row: ids, time, label, and a column a feature.
+
+        A decision whose window had not closed when the events ended, and that has no outcome yet, is left out.
+        """
+        labels = [
+            self._label(*row)
+            for row in zip(self._ids["type"], self._ids["user"], self._ids["item"], self._times, strict=True)
+        ]
+        numeric = np.concatenate(self._numeric) if self._numeric else np.empty((0, len(self._spec.numeric)), np.float32)
+        table = pa.table(
+            {name: pa.array(column, pa.string()) for name, column in self._ids.items()}
+            | {"time": pa.array(self._times, pa.int64()), "label": pa.array(labels, pa.int8())}
+            | {name: pa.array(numeric[:, j]) for j, name in enumerate(self._spec.numeric)}
+            | {
+                category.name: pa.array(column, pa.string())
+                for category, column in zip(self._spec.categorical, self._categorical, strict=True)
+            }
+        )
+        return table.filter(pa.array([label is not None for label in labels]))
+
+    def _label(self, kind: str | None, user: str | None, item: str | None, time: int) -> int | None:
+        assert kind is not None
+        assert user is not None
+        decision = self._usecase.decisions[kind]
+        close = time + int(decision.window * 1000)
+        key = (decision.outcome, user, item if decision.match == "item" else None)
+        if any(time <= happened <= close for happened in self._happened.get(key, ())):
+            return 1
+        return 0 if close <= self._until else None

@@ -1,0 +1,154 @@
+"""Profiles behind Faust's table: one :class:`stream.profiles.Profiles` a partition, restored from the changelog.
+
+Faust decides which partitions live here and replays their changelog; ``stream/app.py`` folds and writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import faust
+from faust.stores.base import Store
+from faust.types import TP
+
+from model.usecase import UseCase
+from stream.layout import layout_of
+from stream.profiles import LayoutError, Profiles
+
+
+class Raw(faust.Codec):
+    """Leaves keys and values as they are; a run is already a list of records."""
+
+    def loads(self, s: Any) -> Any:
+        """Return ``s``."""
+        return s
+
+    def dumps(self, obj: Any) -> Any:
+        """Return ``obj``."""
+        return obj
+
+
+def raw_schema() -> faust.Schema:
+    """A schema of records as they come."""
+    return faust.Schema(key_type=None, value_type=None, key_serializer=Raw(), value_serializer=Raw())
+
+
+class ProfileStore(Store[bytes, Any]):
+    """Profiles by partition. Rows are written to the changelog in batches by the app, not key by key."""
+
+    def __init__(self, usecase: UseCase, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._usecase = usecase
+        self._layout = layout_of(usecase)
+        self.partitions: dict[int, Profiles] = {}
+        self._offsets: dict[TP, int] = {}
+        self.restored = 0  # changelog records applied
+
+    def profiles(self, partition: int) -> Profiles:
+        """The profiles of ``partition``, empty ones if it is new here."""
+        if partition not in self.partitions:
+            self.partitions[partition] = Profiles(self._usecase, self._layout)
+        return self.partitions[partition]
+
+    def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
+        """Restore runs of changelog records; a row of another layout stops the worker."""
+        try:
+            for event in batch:
+                records, tp = event.message.value, event.message.tp
+                self.profiles(tp.partition).restore(
+                    [record.key for record in records], [record.value for record in records]
+                )
+                self.restored += len(records)
+                self.set_persisted_offset(tp, event.message.offset)
+        except LayoutError as error:
+            # Faust logs and goes on after an error here, with half a table.
+            asyncio.ensure_future(self.app.crash(error))  # noqa: RUF006 — crash ends the app
+            raise
+
+    def persisted_offset(self, tp: TP) -> int | None:
+        """The changelog offset that this process's profiles of ``tp`` are known to contain, or None."""
+        return self._offsets.get(tp)
+
+    def set_persisted_offset(self, tp: TP, offset: int) -> None:
+        """Note that the profiles of ``tp`` contain the changelog up to ``offset``."""
+        self._offsets[tp] = max(offset, self._offsets.get(tp, -1))
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
+    ) -> None:
+        """Drop the profiles that now live elsewhere; what stays is not read again."""
+        mine = {tp.partition for tp in assigned if tp.topic in self.app.tables.changelog_topics}
+        for partition in [partition for partition in self.partitions if partition not in mine]:
+            del self.partitions[partition]
+        for tp in [tp for tp in self._offsets if tp.partition not in mine]:
+            del self._offsets[tp]
+
+    def __iter__(self) -> Iterator[bytes]:
+        for profiles in self.partitions.values():
+            yield from profiles
+
+    def __len__(self) -> int:
+        return sum(map(len, self.partitions.values()))
+
+    def __contains__(self, key: object) -> bool:
+        return any(key in profiles for profiles in self.partitions.values())
+
+    def __getitem__(self, key: bytes) -> Any:
+        for profiles in self.partitions.values():
+            row = profiles.row(key)
+            if row is not None:
+                return row
+        raise KeyError(key)
+
+    def __setitem__(self, key: bytes, value: Any) -> None:
+        raise TypeError("profiles change by folding events, not key by key")
+
+    def __delitem__(self, key: bytes) -> None:
+        raise TypeError("profiles go by eviction, not key by key")
+
+    def clear(self) -> None:
+        """Drop everything held here."""
+        self.partitions.clear()
+        self._offsets.clear()
+
+    def reset_state(self) -> None:
+        """Drop everything held here, as Faust asks before it reads a table anew."""
+        self.clear()
+
+    async def backup_partition(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the changelog is the backup."""
+
+    def restore_backup(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the changelog is the backup."""
+
+
+class ProfileTable(faust.Table[bytes, Any]):
+    """Faust's table over a :class:`ProfileStore`."""
+
+    def __init__(self, app: faust.App, usecase: UseCase, partitions: int, changelog: str) -> None:
+        self._usecase = usecase
+        super().__init__(
+            app,
+            name="profiles",
+            partitions=partitions,
+            changelog_topic=app.topic(
+                changelog, schema=raw_schema(), partitions=partitions, internal=True, compacting=True
+            ),
+            # 1 would tell Faust to go on reading our own changelog after recovery.
+            recovery_buffer_size=8,
+            standby_buffer_size=8,
+        )
+        app.tables.add(self)
+
+    def _new_store(self) -> ProfileStore:
+        return ProfileStore(
+            self._usecase,
+            "profiles://",
+            self.app,
+            self,
+            table_name=self.name,
+            loop=self.loop,
+            options={},
+        )

@@ -1,0 +1,192 @@
+"""The micro-batch transport: Faust's Kafka consumer, handing over each fetched run of records as one message.
+
+Faust's cost is per message. For the topics in :attr:`Consumer.run_topics` a message's value is the list of
+records fetched together from one partition; every other topic keeps ordinary messages. ``stream/app.py``
+registers :class:`Transport` under the URL scheme ``runs://``. A run is processed and acknowledged as a whole:
+no commit ever passes a record of a run that is not done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+from faust.transport import drivers
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, Message
+
+SCHEME = "runs"
+
+
+class Run(NamedTuple):
+    """Records fetched together from one partition, in offset order, at least one."""
+
+    records: list[Any]
+
+
+class _Pending:
+    """A run handed to the stream: ``done`` once its message is acknowledged."""
+
+    __slots__ = ("done", "generation", "last", "size")
+
+    def __init__(self, last: int, size: int, generation: int) -> None:
+        self.last, self.size, self.generation, self.done = last, size, generation, False
+
+
+class RunSettings(Protocol):
+    """What the transport asks of its app."""
+
+    run_topics: frozenset[str]
+    run_records: int
+    run_wait_s: float
+
+
+class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+    """Faust's aiokafka consumer, with runs for the app's ``run_topics``.
+
+    Bounded three ways: a fetch hands over at most ``run_records`` records, waits at most ``run_wait_s`` seconds
+    for more once it has some, and waits while more than :attr:`IN_FLIGHT` fetches' worth are not acknowledged.
+    """
+
+    IN_FLIGHT: ClassVar[int] = 3
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings: RunSettings = self.app
+        self.run_topics = settings.run_topics
+        self._run_records = settings.run_records
+        self._run_wait_s = settings.run_wait_s
+        self._pending: defaultdict[TP, deque[_Pending]] = defaultdict(deque)
+        self._in_flight = 0  # records handed over and not acknowledged
+        self._acknowledged = asyncio.Event()
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
+        if self._in_flight > self.IN_FLIGHT * self._run_records and not await self._room(timeout):
+            return {}
+        records = await super()._getmany(active_partitions, timeout)
+        records = await self._fuller(records, active_partitions)
+        return {
+            tp: [Run(found)] if tp.topic in self.run_topics else found for tp, found in records.items() if found
+        }
+
+    async def _room(self, timeout: float) -> bool:
+        """Wait for acknowledgements; Faust's own way, taking full partitions out, sleeps a second at a time."""
+        self._acknowledged.clear()
+        try:
+            await asyncio.wait_for(self._acknowledged.wait(), timeout)
+        except TimeoutError:
+            return False
+        return self._in_flight <= self.IN_FLIGHT * self._run_records
+
+    async def _fuller(self, records: Any, active_partitions: set[TP] | None) -> Any:
+        """More of what is arriving, for at most ``run_wait_s``: at middling rates a batch costs less an event."""
+        count = sum(map(len, records.values()))
+        if not 0 < count < self._run_records or not self._run_wait_s or self.app.in_recovery:
+            return records
+        deadline = self.loop.time() + self._run_wait_s
+        while count < self._run_records and (left := deadline - self.loop.time()) > 0 and self.flow_active:
+            await asyncio.sleep(left)
+            more = await super()._getmany(active_partitions, 0.0)
+            for tp, found in more.items():
+                records.setdefault(tp, []).extend(found)
+            count = sum(map(len, records.values()))
+        return records
+
+    def _to_message(self, tp: TP, record: Any) -> ConsumerMessage:
+        if not isinstance(record, Run):
+            return super()._to_message(tp, record)
+        last = record.records[-1]
+        generation = self.app.consumer_generation_id
+        if self.app.topics.acks_enabled_for(tp.topic):
+            self._pending[tp].append(_Pending(last.offset, len(record.records), generation))
+            self._in_flight += len(record.records)
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            last.headers,
+            None,
+            record.records,
+            None,
+            0,
+            0,
+            tp,
+            # Without it the stream drops the message without a word.
+            generation_id=generation,
+        )
+
+    def ack(self, message: Message) -> bool:
+        """Mark a message, for a run topic its whole run, as processed."""
+        if message.topic not in self.run_topics:
+            return bool(super().ack(message))
+        message.acked = True
+        self._unacked_messages.discard(message)
+        found = False
+        for run in self._pending[message.tp]:
+            if run.last == message.offset and run.generation == message.generation_id and not run.done:
+                run.done = found = True
+                self._in_flight -= run.size
+                break
+        self._acknowledged.set()
+        if self._waiting_for_ack is not None and not self._waiting_for_ack.done():
+            self._waiting_for_ack.set_result(None)
+        return found
+
+    def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
+        yield from super()._filter_tps_with_pending_acks(topics)
+        for tp in list(self._pending):
+            if topics is None or tp in topics or tp.topic in topics:
+                yield tp
+
+    def _new_offset(self, tp: TP) -> int | None:
+        if tp.topic not in self.run_topics:
+            offset: int | None = super()._new_offset(tp)
+            return offset
+        pending, last = self._pending[tp], None
+        while pending and pending[0].done:
+            last = pending.popleft().last
+        return None if last is None else last + 1
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        # Offsets inside a run are no gap, and those between runs are passed with the run after them.
+        if tp.topic not in self.run_topics:
+            await super()._add_gap(tp, offset_from, offset_to)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Commit what is done, then forget what was handed over: the next owner starts at the commit."""
+        await self.commit()
+        self._forget(list(self._pending))
+        await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Start again at the committed offsets."""
+        self._forget(list(self._pending))
+        await super().perform_seek()
+
+    def _forget(self, tps: Iterable[TP]) -> None:
+        for tp in tps:
+            self._in_flight -= sum(run.size for run in self._pending.pop(tp) if not run.done)
+        self._acknowledged.set()
+
+
+class Producer(driver.Producer):  # type: ignore[misc]  # Faust ships no types
+    """Faust's aiokafka producer, idempotent: a retry neither repeats nor reorders what is written."""
+
+    def _settings_extra(self) -> Mapping[str, Any]:
+        return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
+
+
+class Transport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+    """Faust's aiokafka transport with our consumer and producer."""
+
+    Consumer: ClassVar[type[Consumer]] = Consumer
+    Producer: ClassVar[type[Producer]] = Producer
+
+
+def register() -> None:
+    """Make ``runs://host:port`` a Faust broker URL."""
+    drivers.TRANSPORTS.aliases[SCHEME] = f"{__name__}:Transport"
