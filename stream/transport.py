@@ -13,6 +13,8 @@ from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol
 
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
 from faust.transport import drivers
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
@@ -33,6 +35,59 @@ class _Pending:
 
     def __init__(self, last: int, size: int, generation: int) -> None:
         self.last, self.size, self.generation, self.done = last, size, generation, False
+
+
+class LightRecords:
+    """The records of one fetch of one partition, as aiokafka's Cython records instead of its ``ConsumerRecord``.
+
+    Building that dataclass costs more than parsing the record; a run needs offset, timestamp, key and value only.
+    Stands in for aiokafka's ``PartitionRecords``, of which it reads what has been fetched and not yet unpacked.
+    """
+
+    def __init__(self, fetched: PartitionRecords) -> None:
+        self.next_fetch_offset: int = fetched.next_fetch_offset
+        self._records = self._unpack(fetched)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._records
+
+    def _unpack(self, fetched: PartitionRecords) -> Iterator[Any]:
+        batches = fetched._records
+        while batches.has_next():
+            batch = batches.next_batch()
+            if fetched._check_crcs and not batch.validate_crc():
+                raise CorruptRecordException(f"the checksum of a batch of {fetched._tp} is wrong; it is fetched again")
+            if not batch.is_control_batch:
+                for record in batch:
+                    offset = record.offset
+                    if offset >= self.next_fetch_offset:  # a batch may begin before the position asked for
+                        self.next_fetch_offset = offset + 1
+                        yield record
+            # Past the whole batch, even if compaction has removed its last record.
+            self.next_fetch_offset = batch.next_offset
+
+
+class _Fetches(dict[Any, Any]):
+    """aiokafka's fetched results by partition, light ones for the run topics."""
+
+    def __init__(self, run_topics: frozenset[str]) -> None:
+        super().__init__()
+        self._run_topics = run_topics
+
+    def __setitem__(self, tp: Any, result: Any) -> None:
+        if tp.topic in self._run_topics and isinstance(result, FetchResult):
+            result._partition_records = LightRecords(result._partition_records)
+        super().__setitem__(tp, result)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, whose fetches of run topics are light."""
+
+    async def on_start(self) -> None:
+        """Start the consumer."""
+        await super().on_start()
+        consumer = self._ensure_consumer()
+        consumer._fetcher._records = _Fetches(self.app.run_topics)
 
 
 class RunSettings(Protocol):
@@ -61,6 +116,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
         self._pending: defaultdict[TP, deque[_Pending]] = defaultdict(deque)
         self._in_flight = 0  # records handed over and not acknowledged
         self._acknowledged = asyncio.Event()
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
         if self._in_flight > self.IN_FLIGHT * self._run_records and not await self._room(timeout):
