@@ -49,7 +49,9 @@ def _with_settings(*groups: str) -> Callable[[F], F]:
         for group, name, description, default in reversed(chosen):
             flag = f"--{group}-{name}".replace("_", "-")
             shown = f"  [default: {default}]" if default != "" else ""
-            wrapped = click.option(flag, f"{group}_{name}", metavar="VALUE", help=description + shown)(wrapped)
+            wrapped = click.option(flag, f"{group}_{name}", metavar="VALUE", help=description + shown)(
+                wrapped
+            )
         return click.option("--config", type=EXISTING, help="settings file (TOML)")(wrapped)  # type: ignore[no-any-return]
 
     return decorate
@@ -76,7 +78,11 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("usecase", type=EXISTING)
-@click.option("--model", type=click.Path(exists=True, file_okay=False, path_type=Path), help="model bundle to score with; none: priors")
+@click.option(
+    "--model",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="model bundle to score with; none: priors",
+)
 @_with_settings("kafka", "topics", "engine", "events")
 def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     """Read events, keep profiles, score decisions. Start as many as the events topic has partitions."""
@@ -91,12 +97,12 @@ def worker(usecase: Path, model: Path | None, settings: Any) -> None:
         _stop(error)
     scorer = None
     if model is not None:
-        from model.bundle import BundleError
-        from model.scorer import LiteRTScorer, check_spec
+        from model.bundle import BundleError, check_spec
+        from model.scorer import LiteRTScorer
 
         try:
             scorer = LiteRTScorer.load(model)
-            check_spec(scorer.spec, feature_spec(declared))
+            check_spec(scorer.bundle, feature_spec(declared))
         except BundleError as error:
             _stop(error)
     if settings.engine.metrics_port:
@@ -124,7 +130,9 @@ def topics(settings: Any) -> None:
 
 @cli.command()
 @click.argument("files", type=EXISTING, nargs=-1, required=True)
-@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="events a second; 0: as fast as they go")
+@click.option(
+    "--rate", type=click.FloatRange(min=0), default=0.0, help="events a second; 0: as fast as they go"
+)
 @_with_settings("kafka", "topics")
 def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
     """Send the events of FILES (JSON Lines, may be gzipped) to the events topic, keyed by user, in file order."""
@@ -142,7 +150,13 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
     except deployed.TopicError as error:
         _stop(error)
     total = sum(sum(1 for _ in lines(path)) for path in files)
-    columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("sending"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
     begin = time.monotonic()
     sent = without_user = 0
     try:
@@ -200,7 +214,10 @@ def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None
             bad += 1
             if seen[verdict] <= 3:
                 click.echo(f"{events}:{number}: {verdict}: {detail}", err=True)
-    click.echo(f"{events}: {total:,} events, {bad:,} bad: " + ", ".join(f"{name} {n:,}" for name, n in sorted(seen.items())))
+    click.echo(
+        f"{events}: {total:,} events, {bad:,} bad: "
+        + ", ".join(f"{name} {n:,}" for name, n in sorted(seen.items()))
+    )
     if bad:
         raise SystemExit(1)
 
@@ -220,12 +237,22 @@ def _verdicts(declared: Any, settings: Any, values: Iterator[bytes]) -> Iterator
         records = [FileRecord(number, 0, key_of(value), value) for number, value in chunk]
         columns, bad = decode(records, int(time.time() * 1000))
         yield from ((records[record.position].offset, record.reason.value, record.detail) for record in bad)
-        yield from ((int(at), names[code], "") for at, code in zip(columns.offsets, columns.codes, strict=True))
+        yield from (
+            (int(at), names[code], "") for at, code in zip(columns.offsets, columns.codes, strict=True)
+        )
 
 
 @cli.command()
-@click.argument("example", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/oulad")
-@click.option("--directory", type=click.Path(file_okay=False, path_type=Path), default="demo-run", show_default=True, help="where the demo keeps its files; emptied first")
+@click.argument(
+    "example", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/oulad"
+)
+@click.option(
+    "--directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="demo-run",
+    show_default=True,
+    help="where the demo keeps its files; emptied first",
+)
 @click.option("--events", "limit", type=click.IntRange(min=1), help="stream at most so many events")
 def demo(example: Path, directory: Path, limit: int | None) -> None:
     """Show the main job on real data: train on the first presentation, stream the rest, score live."""

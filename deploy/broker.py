@@ -14,7 +14,9 @@ class EmbeddedBroker:
     """A mock cluster that lives as long as this object."""
 
     def __init__(self) -> None:
-        self._cluster = Producer({"test.mock.num.brokers": 1, "bootstrap.servers": "embedded", "log_level": 0})
+        self._cluster = Producer(
+            {"test.mock.num.brokers": 1, "bootstrap.servers": "embedded", "log_level": 0}
+        )
         brokers = self._cluster.list_topics(timeout=10).brokers.values()
         self.bootstrap_servers = ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
 

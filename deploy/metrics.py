@@ -8,17 +8,42 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 RECORDS = Counter("eddyline_records_total", "Records read from the events topic.")
-SKIPPED = Counter("eddyline_events_skipped_total", "Events read again after a restart or rebalance and not folded twice.")
+SKIPPED = Counter(
+    "eddyline_events_skipped_total", "Events read again after a restart or rebalance and not folded twice."
+)
 DEAD_LETTERS = Counter("eddyline_dead_letters_total", "Records that could not be used.", ["reason"])
 DECISIONS = Counter("eddyline_decisions_total", "Decisions scored, by model version.", ["model"])
-SCORING_FAILURES = Counter("eddyline_scoring_failures_total", "Batches that the model failed on; they got priors.")
+SCORING_FAILURES = Counter(
+    "eddyline_scoring_failures_total", "Batches that the model failed on; they got priors."
+)
 SCORES = Histogram(
     "eddyline_score", "Distribution of the scores.", buckets=[0.05 * step for step in range(1, 20)] + [1.0]
 )
 LATENCY = Histogram(
     "eddyline_event_to_score_seconds",
     "From the producer's timestamp to the acknowledged score.",
-    buckets=(0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 10, 30, 60, 300),
+    buckets=(
+        0.005,
+        0.01,
+        0.015,
+        0.02,
+        0.03,
+        0.04,
+        0.05,
+        0.075,
+        0.1,
+        0.15,
+        0.2,
+        0.3,
+        0.5,
+        1,
+        2,
+        5,
+        10,
+        30,
+        60,
+        300,
+    ),
 )
 BATCH_RECORDS = Histogram(
     "eddyline_batch_records", "Records of one processed run.", buckets=[4**power for power in range(9)]

@@ -34,7 +34,8 @@ class Kafka(_Group, frozen=True):
         "localhost:9092"
     )
     security_protocol: Annotated[
-        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Meta(description="as in Kafka's own clients")
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="as in Kafka's own clients"),
     ] = "PLAINTEXT"
     sasl_mechanism: Annotated[
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], Meta(description="used with a SASL protocol")
@@ -59,8 +60,12 @@ class Topics(_Group, frozen=True):
 
     events: Annotated[str, Meta(description="what producers send")] = "events"
     scores: Annotated[str, Meta(description="one record per decision")] = "scores"
-    dead_letters: Annotated[str, Meta(description="records that cannot be used, with the reason")] = "dead-letters"
-    partitions: Annotated[int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")] = 8
+    dead_letters: Annotated[str, Meta(description="records that cannot be used, with the reason")] = (
+        "dead-letters"
+    )
+    partitions: Annotated[
+        int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")
+    ] = 8
     replication: Annotated[int, Meta(ge=1, description="copies of every record")] = 1
     retention_h: Annotated[float, Meta(gt=0, description="hours to keep scores and dead letters")] = 168.0
 
@@ -79,7 +84,8 @@ class Engine(_Group, frozen=True):
         int, Meta(ge=1, le=1_000_000, description="most records processed at once, over all partitions")
     ] = 8192
     batch_wait_ms: Annotated[
-        float, Meta(ge=0, le=1000, description="milliseconds to wait for a fuller batch; 0: take what is there")
+        float,
+        Meta(ge=0, le=1000, description="milliseconds to wait for a fuller batch; 0: take what is there"),
     ] = 5.0
     commit_interval_s: Annotated[float, Meta(gt=0, description="seconds between offset commits")] = 1.0
     metrics_port: Annotated[
@@ -90,16 +96,21 @@ class Engine(_Group, frozen=True):
 class Events(_Group, frozen=True):
     """Which records are accepted."""
 
-    max_bytes: Annotated[int, Meta(ge=64, description="bytes of the largest event; longer ones are dead letters")] = (
-        65_536
-    )
+    max_bytes: Annotated[
+        int, Meta(ge=64, description="bytes of the largest event; longer ones are dead letters")
+    ] = 65_536
     max_skew_s: Annotated[
         float, Meta(ge=0, description="seconds that an event's time may lie ahead of the worker's clock")
     ] = 300.0
     max_bad_ratio: Annotated[
-        float, Meta(gt=0, le=1, description="share of bad records among the last `bad_window` that stops the worker")
+        float,
+        Meta(
+            gt=0, le=1, description="share of bad records among the last `bad_window` that stops the worker"
+        ),
     ] = 0.5
-    bad_window: Annotated[int, Meta(ge=1, description="records over which the share of bad ones is taken")] = 1000
+    bad_window: Annotated[
+        int, Meta(ge=1, description="records over which the share of bad ones is taken")
+    ] = 1000
 
 
 class Settings(_Group, frozen=True):
@@ -120,7 +131,9 @@ def fields() -> Iterator[tuple[str, str, str, Any]]:
 
 
 def load(
-    file: Path | None = None, env: Mapping[str, str] = os.environ, flags: Mapping[tuple[str, str], str] | None = None
+    file: Path | None = None,
+    env: Mapping[str, str] = os.environ,
+    flags: Mapping[tuple[str, str], str] | None = None,
 ) -> Settings:
     """Settings from ``flags`` by (group, name), then ``env``, then ``file``; raises :class:`SettingsError`."""
     flags = flags or {}
@@ -194,9 +207,9 @@ def password(kafka: Kafka) -> str:
     return Path(kafka.sasl_password_file).read_text(encoding="utf-8").strip()
 
 
-def kafka_client(kafka: Kafka) -> dict[str, str | int]:
+def kafka_client(kafka: Kafka) -> dict[str, str | int | float | bool]:
     """The librdkafka configuration that every confluent-kafka client of ours starts from."""
-    client: dict[str, str | int] = {
+    client: dict[str, str | int | float | bool] = {
         "bootstrap.servers": kafka.bootstrap_servers,
         "security.protocol": kafka.security_protocol,
     }

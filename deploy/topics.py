@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from deploy.settings import Settings, kafka_client
 
@@ -95,7 +96,7 @@ def check(settings: Settings, changelog: str) -> int:
 
 
 def _metadata(settings: Settings) -> Any:
-    admin = AdminClient(kafka_client(settings.kafka) | {"log_level": 0})
+    admin = AdminClient({**kafka_client(settings.kafka), "log_level": 0})
     try:
         return admin.list_topics(timeout=TIMEOUT_S)
     except KafkaException as error:

@@ -52,9 +52,9 @@ def feature_spec(usecase: UseCase) -> FeatureSpec:
     for name, feature in usecase.features.items():
         if isinstance(feature, TimeOfDay):
             numeric += [f"{name}_sin", f"{name}_cos"]
-        elif isinstance(feature, Item):
-            categorical.append(Category(name, feature.buckets))
-        elif isinstance(feature, Context) and usecase.context[feature.field] == "category":
+        elif isinstance(feature, Item) or (
+            isinstance(feature, Context) and usecase.context[feature.field] == "category"
+        ):
             categorical.append(Category(name, feature.buckets))
         else:
             numeric.append(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -198,7 +199,9 @@ def parse(text: str, path: Path | str = "<use case>") -> UseCase:
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `")
         keys = _keys(where.rstrip("`"), table, message)
-        raise UseCaseError(path, line_of(text, keys), f"{'.'.join(keys)}: {_advice(message, keys)}") from error
+        raise UseCaseError(
+            path, line_of(text, keys), f"{'.'.join(keys)}: {_advice(message, keys)}"
+        ) from error
     for keys, message in _problems(usecase):
         raise UseCaseError(path, line_of(text, keys), f"{'.'.join(keys)}: {message}")
     return usecase
@@ -210,21 +213,29 @@ def _decode(kind: type, value: Any) -> Any:
     raise NotImplementedError(kind)
 
 
+_ENTRIES: dict[str, Any] = {
+    "events": EventType,
+    "decisions": Decision,
+    "features": Feature,
+    "context": ContextKind,
+}
+
+
 def _keys(where: str, table: dict[str, Any], message: str) -> tuple[str, ...]:
     """The key path of a msgspec error, ``$.features[...].half_life``, as keys of the file.
 
-    msgspec names struct fields but not dictionary keys (``[...]``), so each is found by trying the entries.
+    msgspec names struct fields but not dictionary keys (``[...]``), so those are found by trying the entries.
     """
     keys: list[str] = []
     node: Any = table
-    parts = re.findall(r"\.([A-Za-z_]\w*)|(\[\.\.\.\])|\[(\d+)\]", where)
-    for position, (name, entry, _index) in enumerate(parts):
+    for name, entry in re.findall(r"\.([A-Za-z_]\w*)|(\[\.\.\.\])", where):
+        key = name
         if entry and isinstance(node, dict):
-            rest = [n for n, e, i in parts[position + 1 :] if n]
-            name = next((key for key, value in node.items() if _fails(keys, key, value, rest, message)), "")
-        if name:
-            keys.append(name)
-            node = node.get(name) if isinstance(node, dict) else None
+            kind = _ENTRIES.get(keys[-1] if keys else "", Any)
+            key = next((key for key, value in node.items() if _fails(kind, value, message)), "")
+        if key:
+            keys.append(key)
+            node = node.get(key) if isinstance(node, dict) else None
     missing = re.search(r"missing required field `(\w+)`", message)
     unknown = re.search(r"unknown field `(\w+)`", message)
     if unknown and isinstance(node, dict) and unknown[1] in node:
@@ -234,15 +245,9 @@ def _keys(where: str, table: dict[str, Any], message: str) -> tuple[str, ...]:
     return tuple(keys)
 
 
-def _fails(keys: list[str], key: str, value: Any, rest: list[str], message: str) -> bool:
-    kinds: dict[str, Any] = {
-        "events": EventType,
-        "decisions": Decision,
-        "features": Feature,
-        "context": ContextKind,
-    }
+def _fails(kind: Any, value: Any, message: str) -> bool:
     try:
-        msgspec.convert(value, kinds.get(keys[-1] if keys else "", Any), dec_hook=_decode)
+        msgspec.convert(value, kind, dec_hook=_decode)
     except msgspec.ValidationError as error:
         return str(error).partition(" - at `")[0] == message
     return False
@@ -286,38 +291,47 @@ def line_of(text: str, keys: tuple[str, ...]) -> int:
 Problem = tuple[tuple[str, ...], str]
 
 
-def _problems(usecase: UseCase) -> list[Problem]:
+def _problems(usecase: UseCase) -> Iterator[Problem]:
     """What the types alone cannot refuse, each with the key it stands at and the fix."""
-    found: list[Problem] = []
-
-    def known(keys: tuple[str, ...], name: str) -> None:
-        if name not in usecase.events:
-            found.append((keys, f"`{name}` is not an event type; declare [events.{name}] or use one of {sorted(usecase.events)}"))
-
-    for table in ("events", "decisions", "features", "context"):
-        for name in getattr(usecase, table):
-            if not NAME.match(name):
-                found.append(((table, name), "a name is lower case letters, digits and _, from a letter, up to 63"))
     if not NAME.match(usecase.name.replace("-", "_")):
-        found.append((("name",), f"a name is lower case letters, digits, - and _, got {usecase.name!r}"))
-    for table in ("events", "decisions", "features"):
-        if not getattr(usecase, table):
-            found.append(((table,), f"at least one of [{table}.NAME] is needed; add it"))
+        yield ("name",), f"a name is lower case letters, digits, - and _, got {usecase.name!r}"
+    for table in ("events", "decisions", "features", "context"):
+        names = getattr(usecase, table)
+        if not names and table != "context":
+            yield (table,), f"at least one of [{table}.NAME] is needed; add it"
+        for name in names:
+            if not NAME.match(name):
+                yield (table, name), "a name is lower case letters, digits and _, from a letter, up to 63"
     for name, decision in usecase.decisions.items():
-        known(("decisions", name), name)
-        known(("decisions", name, "outcome"), decision.outcome)
+        yield from _unknown(usecase, ("decisions", name), [name])
+        yield from _unknown(usecase, ("decisions", name, "outcome"), [decision.outcome])
         if decision.outcome == name:
-            found.append((("decisions", name, "outcome"), "a decision cannot be its own outcome; name another event type"))
+            yield (
+                ("decisions", name, "outcome"),
+                "a decision cannot be its own outcome; name another event type",
+            )
     for name, feature in usecase.features.items():
-        at = ("features", name)
-        if isinstance(feature, DecayedCount | DecayedSum | Recency | LastValue | DistinctItems):
-            for event in feature.events:
-                known((*at, "events"), event)
-        elif isinstance(feature, Ratio):
-            for side in ("numerator", "denominator"):
-                other = usecase.features.get(getattr(feature, side))
-                if not isinstance(other, DecayedCount | DecayedSum):
-                    found.append(((*at, side), f"`{getattr(feature, side)}` is not a decayed_count or decayed_sum feature; name one"))
-        elif isinstance(feature, Context) and feature.field not in usecase.context:
-            found.append(((*at, "field"), f"`{feature.field}` is not a context field; declare it in [context] as number or category"))
-    return found
+        yield from _feature_problems(usecase, ("features", name), feature)
+
+
+def _unknown(usecase: UseCase, keys: tuple[str, ...], names: Iterable[str]) -> Iterator[Problem]:
+    for name in names:
+        if name not in usecase.events:
+            known = ", ".join(sorted(usecase.events))
+            yield keys, f"`{name}` is not an event type; declare [events.{name}] or use one of {known}"
+
+
+def _feature_problems(usecase: UseCase, at: tuple[str, ...], feature: Feature) -> Iterator[Problem]:
+    if isinstance(feature, Ratio):
+        for side in ("numerator", "denominator"):
+            name = getattr(feature, side)
+            if not isinstance(usecase.features.get(name), DecayedCount | DecayedSum):
+                yield (*at, side), f"`{name}` is not a decayed_count or decayed_sum feature; name one"
+    elif isinstance(feature, Context):
+        if feature.field not in usecase.context:
+            yield (
+                (*at, "field"),
+                f"`{feature.field}` is not a context field; declare it in [context] as number or category",
+            )
+    elif not isinstance(feature, Tenure | TimeOfDay | Value | Item):
+        yield from _unknown(usecase, (*at, "events"), feature.events)

@@ -13,7 +13,7 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import faust
 import msgspec
@@ -57,7 +57,9 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
     """The worker's app for ``usecase``; ``partitions`` is what the events topic has, and every topic exists."""
     transport.register()
     kafka, topics, engine = settings.kafka, settings.topics, settings.engine
-    brokers = ";".join(f"{transport.SCHEME}://{server.strip()}" for server in kafka.bootstrap_servers.split(","))
+    brokers = ";".join(
+        f"{transport.SCHEME}://{server.strip()}" for server in kafka.bootstrap_servers.split(",")
+    )
     app = App(
         engine.id,
         broker=brokers,
@@ -120,7 +122,7 @@ class Worker:
                 raise
 
     async def _run(self, message: Message) -> None:
-        partition, records = message.partition, message.value
+        partition, records = message.partition, cast(Sequence[Record], message.value)
         processed = self._engine.process(self._store.profiles(partition), records, int(time.time() * 1000))
         _count(processed)
         before = self._rows_sent.get(partition)
@@ -134,7 +136,11 @@ class Worker:
             asyncio.ensure_future(self._app.crash(error))  # noqa: RUF006 — crash ends the app
 
     async def _write(
-        self, message: Message, processed: Processed, records: Sequence[Record], before: asyncio.Task[None] | None
+        self,
+        message: Message,
+        processed: Processed,
+        records: Sequence[Record],
+        before: asyncio.Task[None] | None,
     ) -> None:
         """Write one run's results; ``before`` is the previous run's of the same partition."""
         begin = time.perf_counter()
@@ -143,12 +149,16 @@ class Worker:
         values = list(map(_encode, processed.scores))
         encoded = time.perf_counter() - begin
         first = await self._send(self._topics.scores, partition, keys, values)
-        first += await self._send(self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad))
+        first += await self._send(
+            self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
+        )
         await asyncio.gather(*first)
         _observe(processed, time.time())
         if before is not None:
             await before
-        acks = await asyncio.gather(*await self._send(self._changelog, partition, processed.keys, processed.rows))
+        acks = await asyncio.gather(
+            *await self._send(self._changelog, partition, processed.keys, processed.rows)
+        )
         if acks:
             self._store.set_persisted_offset(TP(self._changelog, partition), acks[-1].offset)
         self._app.consumer.ack(message)
@@ -163,7 +173,7 @@ class Worker:
         headers: Sequence[Headers] | None = None,
     ) -> list[Any]:
         """Send records to one partition in as few requests as they fit; returns the pending acknowledgements."""
-        producer = self._app.producer._producer  # Faust's interface sends one record at a time
+        producer = cast(transport.Producer, self._app.producer).batches()
         pending: list[Any] = []
         if not keys:
             return pending
@@ -171,7 +181,7 @@ class Worker:
         now = int(time.time() * 1000)
         batch = producer.create_batch()
         append = batch.append
-        for key, value, header in zip(keys, values, headers or itertools.repeat(NO_HEADERS)):
+        for key, value, header in zip(keys, values, headers or itertools.repeat(NO_HEADERS), strict=False):
             if append(key=key, value=value, timestamp=now, headers=header) is None:
                 pending.append(await producer.send_batch(batch, topic, partition=partition))
                 batch = producer.create_batch()
@@ -196,8 +206,8 @@ class Worker:
             before = self._rows_sent.get(partition)
             if before is not None:
                 await before  # a tombstone must not overtake its user's row
-            committed = self._app.consumer._committed_offset[TP(self._topics.events, partition)]
-            gone = profiles.evict(committed or 0)
+            consumer = cast(transport.Consumer, self._app.consumer)
+            gone = profiles.evict(consumer.committed(TP(self._topics.events, partition)))
             await asyncio.gather(*await self._send(self._changelog, partition, gone, [None] * len(gone)))
             metrics.EVICTED.inc(len(gone))
 
@@ -266,5 +276,3 @@ def run(app: App) -> None:
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
     faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()
-
-

@@ -57,7 +57,9 @@ class Report(msgspec.Struct, frozen=True):
     def buckets(self, name: str) -> list[tuple[float, float]]:
         """(upper bound, observations up to it) of the histogram ``name``."""
         prefix = f"{name}_bucket{{"
-        return sorted((float(key[len(prefix) : -1]), n) for key, n in self.counts.items() if key.startswith(prefix))
+        return sorted(
+            (float(key[len(prefix) : -1]), n) for key, n in self.counts.items() if key.startswith(prefix)
+        )
 
     def quantile(self, name: str, q: float) -> float:
         """The upper bound of the bucket that holds quantile ``q`` of the histogram ``name``; NaN for none."""
@@ -86,7 +88,7 @@ def run(example: Path, usecase: UseCase, declared_at: Path, directory: Path, lim
     history.replay(lines(first))
     examples = history.examples()
     pq.write_table(examples, directory / "examples.parquet")
-    rate = sum(examples["label"].to_pylist()) / max(len(examples), 1)
+    rate = examples["label"].to_numpy().mean()
     say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {rate:.1%} of them positive")
     metrics = _train(declared_at, directory)
     say(f"trained the first model: AUC {metrics['validation_auc']:.3f} on the later fifth of {FIRST}")
@@ -104,7 +106,15 @@ def _convert(example: Path, out: Path, presentations: str, directory: Path) -> N
     module = f"{example.resolve().parent.name}.{example.resolve().name}.convert"
     _step(
         "converting",
-        [sys.executable, "-m", module, str((example / "data").resolve()), str(out.resolve()), "--presentations", presentations],
+        [
+            sys.executable,
+            "-m",
+            module,
+            str((example / "data").resolve()),
+            str(out.resolve()),
+            "--presentations",
+            presentations,
+        ],
         directory,
         cwd=example.resolve().parent.parent,
     )
@@ -114,8 +124,10 @@ def _train(declared_at: Path, directory: Path) -> dict[str, float]:
     bundle = directory / "model"
     _step(
         "training",
-        [sys.executable, "-m", "model.training", "--usecase", str(declared_at), "--version", "1", "--seed", "0"]
-        + ["--examples", str(directory / "examples.parquet"), "--out", str(bundle)],
+        [
+            *(sys.executable, "-m", "model.training", "--usecase", str(declared_at), "--version", "1"),
+            *("--seed", "0", "--examples", str(directory / "examples.parquet"), "--out", str(bundle)),
+        ],
         directory,
     )
     metrics: dict[str, float] = json.loads((bundle / "manifest.json").read_text())["metrics"]
@@ -142,7 +154,15 @@ def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, i
     )
     broker.create([plan.name for plan in plans(settings, changelog_name("demo"))])
     log = directory / "worker.log"
-    command = [sys.executable, "-m", "eddyline", "worker", str(declared_at), "--model", str(directory / "model")]
+    command = [
+        sys.executable,
+        "-m",
+        "eddyline",
+        "worker",
+        str(declared_at),
+        "--model",
+        str(directory / "model"),
+    ]
     command += ["--kafka-bootstrap-servers", broker.bootstrap_servers]
     command += ["--engine-id", "demo", "--engine-metrics-port", str(port)]
     with log.open("ab") as file:
@@ -196,7 +216,9 @@ def _view(report: Report, sent: int, speed: float, elapsed: float) -> Table:
     table = Table(title=f"Eddyline: {elapsed:.0f} s of streaming", show_header=False, min_width=76)
     table.add_column(style="bold")
     table.add_column()
-    table.add_row("events", f"{report.total('eddyline_records_total'):,.0f} of {sent:,} sent   {speed:,.0f}/s")
+    table.add_row(
+        "events", f"{report.total('eddyline_records_total'):,.0f} of {sent:,} sent   {speed:,.0f}/s"
+    )
     table.add_row(
         "profiles",
         f"{report.total('eddyline_profiles'):,.0f} people, {report.total('eddyline_profile_bytes') / 2**20:.1f} MiB",

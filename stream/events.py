@@ -10,7 +10,7 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Protocol, cast
 
 import msgspec
 import numpy as np
@@ -28,10 +28,14 @@ Id = Annotated[str, Meta(min_length=1, max_length=256)]
 class Record(Protocol):
     """What is read of a Kafka record."""
 
-    offset: int
-    timestamp: int  # milliseconds, when the producer sent it
-    key: bytes | None
-    value: bytes | None
+    @property
+    def offset(self) -> int: ...  # noqa: D102 — a Kafka record's own words
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102 — milliseconds, when the producer sent it
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102
 
 
 class Reason(StrEnum):
@@ -107,22 +111,30 @@ class Decoder:
 
     def __call__(self, records: Sequence[Record], now_ms: int) -> tuple[Columns, list[BadRecord]]:
         """Columns of the good ``records`` and the bad ones, at wall clock ``now_ms``."""
-        values = [record.value for record in records]
+        # A missing value or key among these is a TypeError below, and found one by one.
+        values = cast(list[bytes], [record.value for record in records])
         try:
-            if max(map(len, values)) <= self._max_bytes:  # type: ignore[arg-type]
-                b"".join(values).decode()  # type: ignore[arg-type]  # fields that are skipped count too
+            if max(map(len, values)) <= self._max_bytes:
+                b"".join(values).decode()  # fields that are skipped count too
                 events = list(map(self._decode, values))
                 return self._columns(records, events, now_ms), []
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError, OverflowError, _BadColumn):
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+            RecursionError,
+            TypeError,
+            OverflowError,
+            _BadColumn,
+        ):
             pass
         return self._one_by_one(records, now_ms)
 
     def _columns(self, records: Sequence[Record], events: list[Any], now_ms: int) -> Columns:
         """Columns of events; :class:`_BadColumn` if any is against the rules that types do not carry."""
         n = len(events)
-        keys = [record.key for record in records]
+        keys = cast(list[bytes], [record.key for record in records])
         users = "\n".join([event.user for event in events]).encode()
-        if b"\n".join(keys) != users or users.count(b"\n") != max(n - 1, 0):  # type: ignore[arg-type]
+        if b"\n".join(keys) != users or users.count(b"\n") != max(n - 1, 0):
             raise _BadColumn
         times = _milliseconds(events)
         codes = np.array([self._codes.get(event.type, -1) for event in events], np.int64)
@@ -135,7 +147,7 @@ class Decoder:
         if bad.any():
             raise _BadColumn
         return Columns(
-            keys=keys,  # type: ignore[arg-type]
+            keys=keys,
             offsets=np.array([record.offset for record in records], np.int64),
             sent=np.array([record.timestamp for record in records], np.int64),
             codes=codes,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.features import Features
-from model.usecase import Context, Item, Ratio, Recency, Tenure, TimeOfDay, UseCase, Value
+from model.usecase import Context, Feature, Item, Ratio, Tenure, TimeOfDay, UseCase, Value
 from stream.events import Columns, Event
 from stream.layout import NEVER, Layout
 
@@ -28,7 +28,12 @@ SMALLEST = 1e-30  # a divisor below it is 0: what has decayed that far is roundi
 
 
 def fold(
-    layout: Layout, idle_ms: float, table: Rows, at: NDArray[np.int64], columns: Columns, decision: NDArray[np.bool_]
+    layout: Layout,
+    idle_ms: float,
+    table: Rows,
+    at: NDArray[np.int64],
+    columns: Columns,
+    decision: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], Rows, Rows]:
     """Fold ``columns`` (n events) into the rows of ``table`` that they stand ``at`` [n].
 
@@ -82,7 +87,9 @@ def _step(
     if layout.minus_rates.size:
         elapsed = np.where(known, times - latest, 0) / 1000.0  # [n] seconds, negative for a late event
         fade = np.exp2(np.abs(elapsed)[:, None] * layout.minus_rates)  # [n, H]
-        added = (np.nan_to_num(values)[:, None] * layout.sums[codes] + layout.counts[codes])[:, layout.decayed_add]
+        added = (np.nan_to_num(values)[:, None] * layout.sums[codes] + layout.counts[codes])[
+            :, layout.decayed_add
+        ]
         state = rows["decayed"].astype(np.float64).reshape(len(rows), -1)  # [n, D]
         fade = fade[:, layout.decayed_half_life]  # [n, D]
         late = elapsed < 0
@@ -122,39 +129,15 @@ def _hashes(layout: Layout, columns: Columns) -> NDArray[np.uint64]:
     return np.fromiter(map(zlib.crc32, map(str.encode, items)), np.uint64, len(items))
 
 
-def read(usecase: UseCase, layout: Layout, rows: Rows, times: NDArray[np.int64], events: Sequence[Event]) -> Features:
+def read(
+    usecase: UseCase, layout: Layout, rows: Rows, times: NDArray[np.int64], events: Sequence[Event]
+) -> Features:
     """Features of n decisions from their users' ``rows``, at ``times`` [n] ms, of decision ``events``."""
-    n = len(rows)
+    state = _State(layout, rows, times)
     numeric: list[NDArray[np.float64]] = []
     categorical: list[Sequence[str | None]] = []
-    known = rows["latest"] != NEVER
-    # A decision that arrives late reads the profile as it stands, never a future extrapolated backwards.
-    elapsed = np.where(known, np.maximum(times - np.where(known, rows["latest"], times), 0), 0) / 1000.0
-    fade = np.exp2(elapsed[:, None] * layout.minus_rates)  # [n, H]
-
-    def decayed(name: str) -> NDArray[np.float64]:
-        index = layout.slots[name][1]
-        return rows["decayed"][:, index].astype(np.float64) * fade[:, layout.decayed_half_life[index]]
-
-    def since(past: NDArray[np.int64]) -> NDArray[np.float64]:
-        happened = past != NEVER
-        return np.where(happened, np.maximum(times - np.where(happened, past, times), 0) / 1000.0, np.nan)
-
     for name, feature in usecase.features.items():
-        if isinstance(feature, Ratio):
-            divisor = decayed(feature.denominator)
-            usable = np.abs(divisor) > SMALLEST
-            numeric.append(np.where(usable, decayed(feature.numerator) / np.where(usable, divisor, 1.0), np.nan))
-        elif isinstance(feature, Recency):
-            numeric.append(since(rows["seen"][:, layout.slots[name][1]]))
-        elif isinstance(feature, Tenure):
-            numeric.append(since(rows["first"]))
-        elif isinstance(feature, TimeOfDay):
-            angle = 2 * np.pi * (times % DAY_MS) / DAY_MS
-            numeric += [np.sin(angle), np.cos(angle)]
-        elif isinstance(feature, Value):
-            numeric.append(np.array([event.value for event in events], np.float64))
-        elif isinstance(feature, Item):
+        if isinstance(feature, Item):
             categorical.append([event.item for event in events])
         elif isinstance(feature, Context):
             found = [getattr(event.context, feature.field, None) for event in events]
@@ -162,18 +145,60 @@ def read(usecase: UseCase, layout: Layout, rows: Rows, times: NDArray[np.int64],
                 numeric.append(np.array(found, np.float64))
             else:
                 categorical.append([_category(value) for value in found])
+        elif isinstance(feature, Value):
+            numeric.append(np.array([event.value for event in events], np.float64))
+        elif isinstance(feature, TimeOfDay):
+            angle = 2 * np.pi * (times % DAY_MS) / DAY_MS
+            numeric += [np.sin(angle), np.cos(angle)]
         else:
-            field, index = layout.slots[name]
-            if field == "decayed":
-                numeric.append(decayed(name))
-            elif field == "last":
-                numeric.append(rows["last"][:, index].astype(np.float64))
-            else:
-                numeric.append(_distinct(rows["bits"], *layout.bits[index][1:]))
-    matrix = np.empty((n, len(numeric)), np.float32)
+            numeric.append(state.value(name, feature))
+    matrix = np.empty((len(rows), len(numeric)), np.float32)
     for j, column in enumerate(numeric):
         matrix[:, j] = column
     return Features(numeric=matrix, categorical=tuple(categorical))
+
+
+class _State:
+    """What n profile ``rows`` say at ``times`` [n] ms.
+
+    A decision that arrives late reads the profile as it stands, never a future extrapolated backwards.
+    """
+
+    def __init__(self, layout: Layout, rows: Rows, times: NDArray[np.int64]) -> None:
+        self._layout, self._rows, self._times = layout, rows, times
+        elapsed = np.nan_to_num(self._since(rows["latest"]))
+        self._fade: NDArray[np.float64] = np.exp2(elapsed[:, None] * layout.minus_rates)  # [n, H]
+
+    def value(self, name: str, feature: Feature) -> NDArray[np.float64]:
+        """The values [n] of the feature ``name``, NaN for missing."""
+        if isinstance(feature, Ratio):
+            divisor = self._decayed(feature.denominator)
+            usable = np.abs(divisor) > SMALLEST
+            return np.where(usable, self._decayed(feature.numerator) / np.where(usable, divisor, 1.0), np.nan)
+        if isinstance(feature, Tenure):
+            return self._since(self._rows["first"])
+        field, index = self._layout.slots[name]
+        if field == "decayed":
+            return self._decayed(name)
+        if field == "seen":
+            return self._since(self._rows["seen"][:, index])
+        if field == "last":
+            return self._rows["last"][:, index].astype(np.float64)
+        return _distinct(self._rows["bits"], *self._layout.bits[index][1:])
+
+    def _decayed(self, name: str) -> NDArray[np.float64]:
+        index = self._layout.slots[name][1]
+        value: NDArray[np.float64] = (
+            self._rows["decayed"][:, index] * self._fade[:, self._layout.decayed_half_life[index]]
+        )
+        return value
+
+    def _since(self, past: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Seconds [n] since ``past``, NaN where it never was."""
+        happened = past != NEVER
+        return np.where(
+            happened, np.maximum(self._times - np.where(happened, past, self._times), 0) / 1000.0, np.nan
+        )
 
 
 def _category(value: object) -> str | None:
@@ -186,4 +211,5 @@ def _distinct(bits: NDArray[np.uint64], first: int, size: int) -> NDArray[np.flo
     """Linear counting: -m ln(share of the m bits still unset); a full map counts as one bit unset."""
     words = np.ascontiguousarray(bits[:, first : first + size // 64])
     used = np.unpackbits(words.view(np.uint8), axis=1).sum(axis=1)
-    return -size * np.log(np.maximum(size - used, 1) / size)
+    count: NDArray[np.float64] = -size * np.log(np.maximum(size - used, 1) / size)
+    return count

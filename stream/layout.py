@@ -30,7 +30,9 @@ class Layout(msgspec.Struct, frozen=True):
     sums: NDArray[np.float64]  # [E, A] 1 where the event type adds its value
     seen: NDArray[np.bool_]  # [E, R]
     last: NDArray[np.bool_]  # [E, L]
-    bits: tuple[tuple[NDArray[np.bool_], int, int], ...]  # ([E], first word, number of bits) a distinct feature
+    bits: tuple[
+        tuple[NDArray[np.bool_], int, int], ...
+    ]  # ([E], first word, number of bits) a distinct feature
     slots: dict[str, tuple[str, int]]  # feature name -> (field, index)
 
     def blank(self, n: int) -> NDArray[np.void]:

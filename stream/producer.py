@@ -80,7 +80,9 @@ class EventProducer:
         left = self._producer.flush(self._timeout_s)
         self._raise()
         if left:
-            raise DeliveryError(f"{left} events were not acknowledged within {self._timeout_s:.0f} s; send them again")
+            raise DeliveryError(
+                f"{left} events were not acknowledged within {self._timeout_s:.0f} s; send them again"
+            )
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
@@ -94,6 +96,8 @@ class EventProducer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
         if kind is None:
             self.flush()

@@ -125,7 +125,11 @@ class Profiles:
             return
         size = self._layout.dtype.itemsize
         buffer = b"".join(values)  # type: ignore[arg-type]  # the caller cut at each None
-        rows = np.frombuffer(buffer, self._layout.dtype) if len(buffer) == size * len(keys) else self._layout.blank(0)
+        rows = (
+            np.frombuffer(buffer, self._layout.dtype)
+            if len(buffer) == size * len(keys)
+            else self._layout.blank(0)
+        )
         if len(rows) != len(keys) or (rows["layout"] != self._layout.digest).any():
             raise LayoutError(
                 "the profiles' changelog was written with other features than the use case declares; set another "

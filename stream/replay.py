@@ -111,7 +111,11 @@ class History:
             self._label(*row)
             for row in zip(self._ids["type"], self._ids["user"], self._ids["item"], self._times, strict=True)
         ]
-        numeric = np.concatenate(self._numeric) if self._numeric else np.empty((0, len(self._spec.numeric)), np.float32)
+        numeric = (
+            np.concatenate(self._numeric)
+            if self._numeric
+            else np.empty((0, len(self._spec.numeric)), np.float32)
+        )
         table = pa.table(
             {name: pa.array(column, pa.string()) for name, column in self._ids.items()}
             | {"time": pa.array(self._times, pa.int64()), "label": pa.array(labels, pa.int8())}

@@ -64,7 +64,11 @@ class Scoring:
         self.failures = 0
 
     def __call__(
-        self, events: Sequence[Event], features: Features, times: NDArray[np.int64], offsets: NDArray[np.int64]
+        self,
+        events: Sequence[Event],
+        features: Features,
+        times: NDArray[np.int64],
+        offsets: NDArray[np.int64],
     ) -> list[Score]:
         """One :class:`Score` a decision of ``events`` [n], from its ``features``; ``offsets`` are the profiles'."""
         model, values = self._values(events, features)
@@ -93,10 +97,17 @@ class Scoring:
             try:
                 ids = self._hash(features.categorical, len(features))
                 values = self.scorer.score(features.numeric, ids)
-                if np.isfinite(values).all():
-                    return self.scorer.version, values.tolist()
-                raise ValueError(f"{int((~np.isfinite(values)).sum())} of {len(values)} scores are not finite")
+                _finite(values)
+                return self.scorer.version, values.tolist()
             except (ValueError, RuntimeError):
                 self.failures += 1
-                log.exception("model %s failed on %d decisions: priors instead", self.scorer.version, len(events))
+                log.exception(
+                    "model %s failed on %d decisions: priors instead", self.scorer.version, len(events)
+                )
         return PRIOR, [self._priors[event.type] for event in events]
+
+
+def _finite(values: Float32) -> None:
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise ValueError(f"{bad} of {len(values)} scores are not finite")

@@ -30,7 +30,7 @@ class Raw(faust.Codec):
         return obj
 
 
-def raw_schema() -> faust.Schema:
+def raw_schema() -> faust.Schema[Any, Any]:
     """A schema of records as they come."""
     return faust.Schema(key_type=None, value_type=None, key_serializer=Raw(), value_serializer=Raw())
 

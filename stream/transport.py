@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
@@ -56,7 +56,9 @@ class LightRecords:
         while batches.has_next():
             batch = batches.next_batch()
             if fetched._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"the checksum of a batch of {fetched._tp} is wrong; it is fetched again")
+                raise CorruptRecordException(
+                    f"the checksum of a batch of {fetched._tp} is wrong; it is fetched again"
+                )
             if not batch.is_control_batch:
                 for record in batch:
                     offset = record.offset
@@ -87,7 +89,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Start the consumer."""
         await super().on_start()
         consumer = self._ensure_consumer()
-        consumer._fetcher._records = _Fetches(self.app.run_topics)
+        consumer._fetcher._records = _Fetches(cast(RunSettings, self.app).run_topics)
 
 
 class RunSettings(Protocol):
@@ -98,7 +100,7 @@ class RunSettings(Protocol):
     run_wait_s: float
 
 
-class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
+class Consumer(driver.Consumer):
     """Faust's aiokafka consumer, with runs for the app's ``run_topics``.
 
     Bounded three ways: a fetch hands over at most ``run_records`` records, waits at most ``run_wait_s`` seconds
@@ -109,7 +111,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings: RunSettings = self.app
+        settings = cast(RunSettings, self.app)
         self.run_topics = settings.run_topics
         self._run_records = settings.run_records
         self._run_wait_s = settings.run_wait_s
@@ -126,7 +128,9 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
         records = await super()._getmany(active_partitions, timeout)
         records = await self._fuller(records, active_partitions)
         return {
-            tp: [Run(found)] if tp.topic in self.run_topics else found for tp, found in records.items() if found
+            tp: [Run(found)] if tp.topic in self.run_topics else found
+            for tp, found in records.items()
+            if found
         }
 
     async def _room(self, timeout: float) -> bool:
@@ -168,7 +172,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
             last.timestamp_type,
             last.headers,
             None,
-            record.records,
+            cast(Any, record.records),
             None,
             0,
             0,
@@ -220,6 +224,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
         self._forget(list(self._pending))
         await super().on_partitions_revoked(revoked)
 
+    def committed(self, tp: TP) -> int:
+        """The offset below which everything of ``tp`` is committed, as far as this process knows."""
+        return self._committed_offset[tp] or 0
+
     async def perform_seek(self) -> None:
         """Start again at the committed offsets."""
         self._forget(list(self._pending))
@@ -231,14 +239,18 @@ class Consumer(driver.Consumer):  # type: ignore[misc]  # Faust ships no types
         self._acknowledged.set()
 
 
-class Producer(driver.Producer):  # type: ignore[misc]  # Faust ships no types
+class Producer(driver.Producer):
     """Faust's aiokafka producer, idempotent: a retry neither repeats nor reorders what is written."""
+
+    def batches(self) -> Any:
+        """The aiokafka producer itself, for writing many records at once; Faust's interface sends one at a time."""
+        return self._ensure_producer()
 
     def _settings_extra(self) -> Mapping[str, Any]:
         return {**super()._settings_extra(), "acks": "all", "enable_idempotence": True}
 
 
-class Transport(driver.Transport):  # type: ignore[misc]  # Faust ships no types
+class Transport(driver.Transport):
     """Faust's aiokafka transport with our consumer and producer."""
 
     Consumer: ClassVar[type[Consumer]] = Consumer

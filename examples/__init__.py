@@ -1,0 +1,1 @@
+"""Use cases that run: each folder is one, with its data and its `usecase.toml`."""

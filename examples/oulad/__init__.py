@@ -1,0 +1,1 @@
+"""Open University Learning Analytics: from registration to completion, as events."""

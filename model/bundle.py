@@ -1,0 +1,275 @@
+"""A model bundle: one version of the model as a directory of files that prove themselves whole.
+
+Written once by :mod:`model.training`, never changed after; read by :mod:`model.scorer`, by the registry, which
+copies and announces it, and by the gate. Nothing here needs TensorFlow, and nothing is ever unpickled.
+
+==================  =====================================================================================
+``model.tflite``    what workers score with
+``saved_model/``    the same network for TensorFlow Serving and other TensorFlow programs; the reference
+``model.keras``     the same network to go on training from
+``features.json``   the :class:`~model.features.FeatureSpec` that the network reads
+``golden.npz``      real rows and the scores Keras gave them, which every loader must get again
+``manifest.json``   version, metrics, bucket sizes, and size and SHA-256 of every other file
+==================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from model.features import Category, FeatureSpec, Float32, Int32
+
+FORMAT = 1  # of the directory; raised when an older reader could not understand a newer bundle
+BUCKETS = (1, 16, 64, 256, 1024)  # batch sizes, rows; each costs one interpreter
+MODEL, SAVED_MODEL, KERAS = "model.tflite", "saved_model", "model.keras"
+FEATURES, GOLDEN, MANIFEST = "features.json", "golden.npz", "manifest.json"
+
+
+class BundleError(Exception):
+    """A bundle cannot be used or written: where, the rule, what came instead, what to do."""
+
+
+class FileDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Size in bytes and SHA-256 (hexadecimal) of one file."""
+
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle says of itself. ``created`` is ISO 8601; ``files`` are keyed by path within the bundle."""
+
+    format: int
+    usecase: str
+    version: str
+    created: str
+    metrics: dict[str, float]
+    buckets: tuple[int, ...]
+    files: dict[str, FileDigest]
+
+
+class Golden(msgspec.Struct, frozen=True):
+    """Rows ``numeric`` float32 [n, F] and ``categorical`` int32 [n, C], and Keras's ``score`` float32 [n] of each."""
+
+    numeric: Float32
+    categorical: Int32
+    score: Float32
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A bundle on disk, as far as its manifest and spec go; :func:`verify` checks the files themselves.
+
+    ``digest`` is the SHA-256 of the manifest, and so, by the digests in it, of the whole bundle.
+    """
+
+    directory: Path
+    manifest: Manifest
+    spec: FeatureSpec
+    digest: str
+
+
+def check_new(directory: Path) -> None:
+    """Raise :class:`BundleError` when something is at ``directory`` already: a bundle is never written over."""
+    if directory.exists():
+        raise BundleError(f"{directory}: a bundle is written once, and this exists; choose another version")
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[Path]:
+    """Yield a temporary sibling of ``directory`` to write into; it takes that name when the block ends well.
+
+    A half-written bundle is never seen: until then, or if the block raises, there is no ``directory``.
+    """
+    check_new(directory)
+    temporary = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.writing")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        try:
+            temporary.rename(directory)
+        except OSError as error:  # another writer was first
+            raise BundleError(
+                f"{directory}: cannot take this name: {error}; choose another version"
+            ) from error
+        _sync(directory.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_features(directory: Path, spec: FeatureSpec) -> None:
+    """Write the spec of the network in ``directory``."""
+    (directory / FEATURES).write_bytes(msgspec.json.format(msgspec.json.encode(spec)))
+
+
+def write_golden(directory: Path, golden: Golden) -> None:
+    """Write the golden rows of the network in ``directory``."""
+    np.savez_compressed(
+        directory / GOLDEN, numeric=golden.numeric, categorical=golden.categorical, score=golden.score
+    )
+
+
+def write_manifest(
+    directory: Path,
+    *,
+    usecase: str,
+    version: str,
+    created: str,
+    metrics: Mapping[str, float],
+    buckets: tuple[int, ...] = BUCKETS,
+) -> Manifest:
+    """Write the manifest of all that lies in ``directory``; the last step, after which nothing may change.
+
+    Files and folders are flushed to the disk, so that a power cut cannot leave a manifest without its files.
+    """
+    files = {}
+    for name in _listed(directory):
+        files[name] = _digest(directory / name)
+        _sync(directory / name)
+    manifest = Manifest(
+        format=FORMAT,
+        usecase=usecase,
+        version=version,
+        created=created,
+        metrics=dict(metrics),
+        buckets=buckets,
+        files=files,
+    )
+    (directory / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
+    for path in (directory / MANIFEST, *(p for p in directory.rglob("*") if p.is_dir()), directory):
+        _sync(path)
+    return manifest
+
+
+def read(directory: Path) -> Bundle:
+    """The bundle at ``directory``; raises :class:`BundleError` when its manifest or spec cannot be understood."""
+    raw = _bytes(directory / MANIFEST)
+    try:
+        form = msgspec.json.decode(raw, type=_Format).format
+        if form != FORMAT:
+            raise BundleError(
+                f"{directory / MANIFEST}: this program reads bundles of format {FORMAT}, got {form}; "
+                f"{'upgrade it' if form > FORMAT else 'train a new version'}"
+            )
+        manifest = msgspec.json.decode(raw, type=Manifest)
+        if (
+            list(manifest.buckets) != sorted({size for size in manifest.buckets if size > 0})
+            or not manifest.buckets
+        ):
+            raise BundleError(
+                f"{directory / MANIFEST}: buckets are sizes in rising order, got {list(manifest.buckets)}; "
+                "train a new version"
+            )
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{directory / MANIFEST}: not a manifest: {error}; {_AGAIN}") from error
+    try:
+        spec = msgspec.json.decode(_bytes(directory / FEATURES), type=FeatureSpec)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{directory / FEATURES}: not a feature spec: {error}; {_AGAIN}") from error
+    return Bundle(directory, manifest, spec, hashlib.sha256(raw).hexdigest())
+
+
+def verify(bundle: Bundle) -> None:
+    """Raise :class:`BundleError` unless the files are exactly those of the manifest, byte for byte."""
+    listed, found = bundle.manifest.files, set(_listed(bundle.directory))
+    required = {MODEL, FEATURES, GOLDEN}
+    if odd := sorted(found.symmetric_difference(listed) | (required - found)):
+        what = "is not in it" if odd[0] in found else "is missing"
+        raise BundleError(
+            f"{bundle.directory / odd[0]}: a bundle holds what its manifest lists; this {what}; {_AGAIN}"
+        )
+    for name, expected in listed.items():
+        actual = _digest(bundle.directory / name)
+        if actual != expected:
+            raise BundleError(
+                f"{bundle.directory / name}: the manifest says {expected.size} bytes with SHA-256 {expected.sha256[:12]}…, "
+                f"got {actual.size} bytes with {actual.sha256[:12]}…; {_AGAIN}"
+            )
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """The golden rows of ``bundle``, checked against its spec."""
+    path = bundle.directory / GOLDEN
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            golden = Golden(arrays["numeric"], arrays["categorical"], arrays["score"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path}: golden rows cannot be read: {error}; {_AGAIN}") from error
+    n = len(golden.score)
+    expected = [(n, len(bundle.spec.numeric)), (n, len(bundle.spec.categorical)), (n,)]
+    shapes = [golden.numeric.shape, golden.categorical.shape, golden.score.shape]
+    if shapes != expected or n == 0:
+        raise BundleError(
+            f"{path}: golden rows have the shapes {expected}, at least one row, got {shapes}; {_AGAIN}"
+        )
+    return golden
+
+
+def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
+    """Raise :class:`BundleError` naming each column in which the model and the use case's ``expected`` spec differ."""
+    has: dict[str, Category | str] = {c.name: c for c in bundle.spec.categorical}
+    wants: dict[str, Category | str] = {c.name: c for c in expected.categorical}
+    has.update((name, "numeric") for name in bundle.spec.numeric)
+    wants.update((name, "numeric") for name in expected.numeric)
+    found = [
+        f"`{name}` is {_kind(has.get(name))} in the model and {_kind(wants.get(name))} in the use case"
+        for name in sorted(has.keys() | wants.keys())
+        if has.get(name) != wants.get(name)
+    ]
+    if not found and bundle.spec != expected:
+        found.append(f"the order is {list(has)} in the model and {list(wants)} in the use case")
+    if found:
+        raise BundleError(
+            f"{bundle.directory}: model {bundle.manifest.version} reads other features than the use case computes: "
+            f"{'; '.join(found)}; train a new version with this use case"
+        )
+
+
+_AGAIN = "fetch the bundle again, or train a new version"
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+def _kind(column: Category | str | None) -> str:
+    if isinstance(column, Category):
+        return f"a category of {column.buckets} buckets"
+    return column or "absent"
+
+
+def _listed(directory: Path) -> list[str]:
+    """Every entry below ``directory`` except folders and the manifest, as sorted paths within it."""
+    below = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(name for path in below if (name := path.relative_to(directory).as_posix()) != MANIFEST)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; {_AGAIN}") from error
+
+
+def _digest(path: Path) -> FileDigest:
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(f"{path}: a bundle holds plain files only; {_AGAIN}")
+    content = _bytes(path)
+    return FileDigest(len(content), hashlib.sha256(content).hexdigest())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
