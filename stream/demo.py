@@ -91,7 +91,7 @@ def run(example: Path, usecase: UseCase, declared_at: Path, directory: Path, lim
     rate = examples["label"].to_numpy().mean()
     say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {rate:.1%} of them positive")
     metrics = _train(declared_at, directory)
-    say(f"trained the first model: AUC {metrics['validation_auc']:.3f} on the later fifth of {FIRST}")
+    say(f"trained the first model: AUC {metrics['auc']:.3f} on the later fifth of {FIRST}")
     with _streaming(declared_at, directory) as (settings, port):
         say("an embedded broker and a worker are up; streaming the rest in order of event time")
         _stream(console, settings, port, rest, limit)

@@ -1,0 +1,140 @@
+"""The bench's events: what they are, from a fixed seed; how a topic is filled with them; the model trained on them.
+
+About 170 bytes of JSON each; 70 % pages, 10 % quizzes, 10 % submissions, and 10 % decisions (``due``).
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.settings import Kafka, Settings, Topics
+from model import usecase
+from stream.producer import EventProducer
+from stream.replay import History
+
+ROOT = Path(__file__).resolve().parents[2]
+USECASE = Path(__file__).with_name("usecase.toml")
+PARTITIONS = Topics().partitions  # as users get them
+TYPES, SHARES = ("page", "quiz", "submitted", "due"), (0.7, 0.1, 0.1, 0.1)
+START_MS, SPAN_MS = 1_700_000_000_000, 180 * 86_400_000  # the workload's first event time, and how far it reaches
+SEED = 20_260_101
+CHUNK = 50_000
+PAGES, ITEMS, MODULES = 500, 40, 20
+TRAINING_EVENTS = 200_000
+
+
+class Event(NamedTuple):
+    """An event but for its id and time: ``value`` is its JSON from the type on."""
+
+    key: bytes
+    value: bytes
+    decision: bool
+
+    def encoded(self, identity: str, time_ms: int) -> bytes:
+        """Return the event's JSON."""
+        return b'{"id":"%s","time":%d,%s' % (identity.encode(), time_ms, self.value)
+
+
+class Workload(NamedTuple):
+    """``events`` events of ``users`` users drawn uniformly; equal arguments, equal events."""
+
+    events: int
+    users: int
+    seed: int = SEED
+
+    def drawn(self) -> Iterator[Event]:
+        """Yield the events in order of time."""
+        random = np.random.default_rng(self.seed)
+        for begin in range(0, self.events, CHUNK):
+            n = min(CHUNK, self.events - begin)
+            users = random.integers(0, self.users, n).tolist()
+            kinds = random.choice(len(TYPES), n, p=SHARES).tolist()
+            numbers = random.integers(0, 1 << 30, n).tolist()
+            for user, kind, number in zip(users, kinds, numbers, strict=True):
+                yield _event(user, TYPES[kind], number)
+
+    def values(self) -> Iterator[tuple[bytes, bytes]]:
+        """Yield (key, value) of each event, ids by number, times spread evenly over :data:`SPAN_MS`."""
+        step = SPAN_MS / self.events
+        for number, event in enumerate(self.drawn()):
+            yield event.key, event.encoded(f"event-{number:012d}", START_MS + int(number * step))
+
+    @property
+    def decisions(self) -> int:
+        """Events among them that are decisions."""
+        return sum(event.decision for event in self.drawn())
+
+
+def _event(user: int, kind: str, number: int) -> Event:
+    name = f"learner-{user:07d}"
+    module = f"module-{number % MODULES:02d}"
+    if kind == "page":
+        detail = f'"item":"{module}/page-{number % PAGES:04d}","value":{1 + number % 9}.0'
+        context = f'{{"module":"{module}"}}'
+    elif kind == "due":
+        detail = f'"item":"{module}/assessment-{number % ITEMS:03d}"'
+        test = "exam" if number % 4 == 0 else "assignment"
+        context = f'{{"module":"{module}","kind":"{test}","weight":{number % 41}.5}}'
+    else:
+        detail = f'"item":"{module}/assessment-{number % ITEMS:03d}","value":{number % 1000 / 10}'
+        context = f'{{"module":"{module}"}}'
+    value = f'"type":"{kind}","user":"{name}",{detail},"context":{context}}}'
+    return Event(name.encode(), value.encode(), kind == "due")
+
+
+def everyone(users: int) -> Iterator[tuple[bytes, bytes]]:
+    """Yield (key, value) of one event of each of ``users`` users, none a decision."""
+    random = np.random.default_rng(SEED)
+    numbers = random.integers(0, 1 << 30, users).tolist()
+    for user, number in enumerate(numbers):
+        event = _event(user, "page", number)
+        yield event.key, event.encoded(f"event-{user:012d}", START_MS + user)
+
+
+def settings(broker: str, name: str, events: str = "") -> Settings:
+    """Return the engine's settings for a run ``name`` on topic ``events``, with topics of its own for the rest."""
+    topics = Topics(events=events or f"{name}-events", scores=f"{name}-scores", dead_letters=f"{name}-dead-letters")
+    return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics)
+
+
+def create_topic(broker: str, name: str) -> None:
+    """Create a topic with :data:`PARTITIONS` partitions."""
+    created = AdminClient({"bootstrap.servers": broker}).create_topics([NewTopic(name, num_partitions=PARTITIONS)])
+    created[name].result(30)
+
+
+def fill(broker: str, topic: str, values: Iterator[tuple[bytes, bytes]]) -> None:
+    """Create ``topic`` and send (key, value) pairs to it, through the producer that we give to users."""
+    create_topic(broker, topic)
+    with EventProducer(settings(broker, topic, topic)) as producer:
+        for key, value in values:
+            producer.send_encoded(key, value)
+
+
+def train(workload: Workload, directory: Path) -> Path:
+    """Train the bench's model on the first part of ``workload`` and return its bundle, made once a ``directory``."""
+    bundle = directory / "model"
+    if bundle.exists():
+        return bundle
+    history = History(usecase.load(USECASE))
+    history.replay(value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS))
+    examples = directory / "examples.parquet"
+    pq.write_table(history.examples(), examples)
+    command = [sys.executable, "-m", "model.training", "--usecase", USECASE, "--examples", examples, "--out", bundle]
+    subprocess.run(
+        [*map(str, command), "--version", "1", "--seed", "0", "--epochs", "3"],
+        check=True,
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    return bundle

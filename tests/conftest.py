@@ -1,0 +1,53 @@
+"""Fixtures shared by the tests: one real Kafka a session, and settings that point at it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy import topics
+from deploy.settings import Engine, Kafka, Settings, Topics
+from stream.app import changelog_name
+from tests.broker import Broker
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A one-node Kafka that lives as long as the session."""
+    with Broker.start(tmp_path_factory.mktemp("kafka")) as started:
+        yield started
+
+
+@pytest.fixture
+def settings(broker: Broker) -> Settings:
+    """Settings of a fresh engine: an id and topics of its own, four partitions each, created."""
+    return fresh_settings(broker)
+
+
+def fresh_settings(broker: Broker, replication: int = 1) -> Settings:
+    """Settings of an engine that no test has used yet, with its topics created."""
+    number = next(_numbers)
+    made = Settings(
+        kafka=Kafka(bootstrap_servers=broker.bootstrap, session_timeout_s=3.0),
+        topics=Topics(
+            events=f"events-{number}",
+            scores=f"scores-{number}",
+            dead_letters=f"dead-{number}",
+            partitions=4,
+            replication=replication,
+        ),
+        engine=Engine(id=f"engine-{number}", commit_interval_s=0.2),
+    )
+    topics.create(made, changelog_name(made.engine.id))
+    return made
+
+
+@pytest.fixture
+def here(request: pytest.FixtureRequest) -> Path:
+    """The repository's root."""
+    return request.config.rootpath
