@@ -20,14 +20,15 @@ import os
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 import numpy as np
 
-from model.features import Category, FeatureSpec, Float32, Int32
+from model.features import FeatureSpec, Float32, Int32
 
 FORMAT = 1  # of the directory; raised when an older reader could not understand a newer bundle
 BUCKETS = (1, 16, 64, 256, 1024)  # batch sizes, rows; each costs one interpreter
@@ -49,13 +50,13 @@ class FileDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle says of itself. ``created`` is ISO 8601; ``files`` are keyed by path within the bundle."""
 
-    format: int
+    format: int = FORMAT
     usecase: str
     version: str
     created: str
     metrics: dict[str, float]
     buckets: tuple[int, ...]
-    files: dict[str, FileDigest]
+    files: dict[str, FileDigest] = {}  # filled in by `write_manifest`
 
 
 class Golden(msgspec.Struct, frozen=True):
@@ -113,68 +114,36 @@ def write_features(directory: Path, spec: FeatureSpec) -> None:
 
 def write_golden(directory: Path, golden: Golden) -> None:
     """Write the golden rows of the network in ``directory``."""
-    np.savez_compressed(
-        directory / GOLDEN, numeric=golden.numeric, categorical=golden.categorical, score=golden.score
-    )
+    np.savez_compressed(directory / GOLDEN, **msgspec.structs.asdict(golden))
 
 
-def write_manifest(
-    directory: Path,
-    *,
-    usecase: str,
-    version: str,
-    created: str,
-    metrics: Mapping[str, float],
-    buckets: tuple[int, ...] = BUCKETS,
-) -> Manifest:
-    """Write the manifest of all that lies in ``directory``; the last step, after which nothing may change.
+def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
+    """Write ``manifest`` with the files that lie in ``directory``; the last step, after which nothing may change.
 
     Files and folders are flushed to the disk, so that a power cut cannot leave a manifest without its files.
     """
-    files = {}
-    for name in _listed(directory):
-        files[name] = _digest(directory / name)
-        _sync(directory / name)
-    manifest = Manifest(
-        format=FORMAT,
-        usecase=usecase,
-        version=version,
-        created=created,
-        metrics=dict(metrics),
-        buckets=buckets,
-        files=files,
-    )
+    files = {name: _digest(directory / name) for name in _listed(directory)}
+    manifest = msgspec.structs.replace(manifest, files=files, format=FORMAT)
     (directory / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-    for path in (directory / MANIFEST, *(p for p in directory.rglob("*") if p.is_dir()), directory):
+    for path in (*directory.rglob("*"), directory):
         _sync(path)
     return manifest
 
 
 def read(directory: Path) -> Bundle:
     """The bundle at ``directory``; raises :class:`BundleError` when its manifest or spec cannot be understood."""
-    raw = _bytes(directory / MANIFEST)
-    try:
-        form = msgspec.json.decode(raw, type=_Format).format
-        if form != FORMAT:
-            raise BundleError(
-                f"{directory / MANIFEST}: this program reads bundles of format {FORMAT}, got {form}; "
-                f"{'upgrade it' if form > FORMAT else 'train a new version'}"
-            )
-        manifest = msgspec.json.decode(raw, type=Manifest)
-        if (
-            list(manifest.buckets) != sorted({size for size in manifest.buckets if size > 0})
-            or not manifest.buckets
-        ):
-            raise BundleError(
-                f"{directory / MANIFEST}: buckets are sizes in rising order, got {list(manifest.buckets)}; "
-                "train a new version"
-            )
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{directory / MANIFEST}: not a manifest: {error}; {_AGAIN}") from error
-    try:
-        spec = msgspec.json.decode(_bytes(directory / FEATURES), type=FeatureSpec)
-    except msgspec.DecodeError as error:
-        raise BundleError(f"{directory / FEATURES}: not a feature spec: {error}; {_AGAIN}") from error
+    path = directory / MANIFEST
+    raw = _bytes(path)
+    form = _decoded(raw, _Format, path, "a manifest").format
+    if form != FORMAT:
+        advice = "upgrade it" if form > FORMAT else "train a new version"
+        raise BundleError(f"{path}: this program reads bundles of format {FORMAT}, got {form}; {advice}")
+    manifest = _decoded(raw, Manifest, path, "a manifest")
+    sizes = list(manifest.buckets)
+    if not sizes or sizes != sorted({size for size in sizes if size > 0}):
+        raise BundleError(f"{path}: buckets are sizes in rising order, got {sizes}; train a new version")
+    path = directory / FEATURES
+    spec = _decoded(_bytes(path), FeatureSpec, path, "a feature spec")
     return Bundle(directory, manifest, spec, hashlib.sha256(raw).hexdigest())
 
 
@@ -216,12 +185,9 @@ def read_golden(bundle: Bundle) -> Golden:
 
 def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
     """Raise :class:`BundleError` naming each column in which the model and the use case's ``expected`` spec differ."""
-    has: dict[str, Category | str] = {c.name: c for c in bundle.spec.categorical}
-    wants: dict[str, Category | str] = {c.name: c for c in expected.categorical}
-    has.update((name, "numeric") for name in bundle.spec.numeric)
-    wants.update((name, "numeric") for name in expected.numeric)
+    has, wants = _columns(bundle.spec), _columns(expected)
     found = [
-        f"`{name}` is {_kind(has.get(name))} in the model and {_kind(wants.get(name))} in the use case"
+        f"`{name}` is {has.get(name, 'absent')} in the model and {wants.get(name, 'absent')} in the use case"
         for name in sorted(has.keys() | wants.keys())
         if has.get(name) != wants.get(name)
     ]
@@ -235,16 +201,24 @@ def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
 
 
 _AGAIN = "fetch the bundle again, or train a new version"
+_T = TypeVar("_T")
 
 
 class _Format(msgspec.Struct):
     format: int
 
 
-def _kind(column: Category | str | None) -> str:
-    if isinstance(column, Category):
-        return f"a category of {column.buckets} buckets"
-    return column or "absent"
+def _columns(spec: FeatureSpec) -> dict[str, str]:
+    """What each column of ``spec`` is, in words, by name."""
+    categories = {column.name: f"a category of {column.buckets} buckets" for column in spec.categorical}
+    return dict.fromkeys(spec.numeric, "numeric") | categories
+
+
+def _decoded(raw: bytes, kind: type[_T], path: Path, what: str) -> _T:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{path}: not {what}: {error}; {_AGAIN}") from error
 
 
 def _listed(directory: Path) -> list[str]:

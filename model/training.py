@@ -18,10 +18,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from model import bundle, network, usecase
 
@@ -30,17 +26,12 @@ from model import bundle, network, usecase
 import keras
 import tensorflow as tf
 
-from model.features import CategoryHasher, FeatureSpec, Float32, Int32, feature_spec
+from model.evaluation import auc, log_loss
+from model.examples import Examples, ExamplesError, read_examples, split
+from model.features import FeatureSpec, Float32, feature_spec
 from model.scorer import LiteRTScorer
 
-VALIDATION = 0.2  # share of rows, the latest, that early stopping and metrics look at and fitting never sees
 GOLDEN_ROWS = 256
-# Columns of the example table that no feature may be named like; `item` may: both hold the item.
-RESERVED = frozenset({"id", "user", "type", "time", "label", "weight"})
-
-
-class TrainingError(Exception):
-    """These examples cannot be trained on: the rule, what came, what to do."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,126 +57,12 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
 Report = Callable[[Epoch], None]
 
 
-class Examples(msgspec.Struct, frozen=True):
-    """n examples in order of time: ``numeric`` [n, F], ``categorical`` [n, C], and [n] of the rest; ``time`` in ms."""
-
-    numeric: Float32
-    categorical: Int32
-    label: Float32
-    weight: Float32
-    time: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.label)
-
-    def __getitem__(self, rows: slice) -> Examples:
-        return Examples(*(getattr(self, name)[rows] for name in self.__struct_fields__))
-
-    @property
-    def base_rate(self) -> float:
-        """The weighted share of positive examples."""
-        return float(np.average(self.label, weights=self.weight))
-
-
 class Trained(msgspec.Struct, frozen=True):
     """A fitted Keras model, its metrics on the validation rows, and those rows."""
 
     model: Any
     metrics: dict[str, float]
     validation: Examples
-
-
-def read_examples(path: Path, spec: FeatureSpec) -> Examples:
-    """The examples of the Parquet file ``path`` with the features of ``spec``, sorted by time, then by id.
-
-    Raises :class:`TrainingError` when a column is missing, is of another type or holds what it may not, and when
-    there is nothing to learn from.
-    """
-    names = [*spec.numeric, *(column.name for column in spec.categorical)]
-    if taken := sorted(RESERVED.intersection(names)):
-        raise TrainingError(
-            f"a feature is not named like a column that every example has, got {taken}; rename it"
-        )
-    try:
-        present = pq.read_schema(path).names
-        if missing := [name for name in ("id", "time", "label", *names) if name not in present]:
-            raise TrainingError(
-                f"{path}: examples have id, time, label and a column for each feature of the use case; missing: "
-                f"{', '.join(missing)}; rebuild the dataset with this use case"
-            )
-        table = pq.read_table(path, columns=["id", "time", "label", *names, *({"weight"} & set(present))])
-    except (OSError, pa.ArrowException) as error:
-        raise TrainingError(f"{path}: not a readable Parquet file: {error}; rebuild the dataset") from error
-    if len(table) == 0:
-        raise TrainingError(
-            f"{path}: no rows; wait until labels have matured, or widen the dataset's time range"
-        )
-    _check_types(path, table, spec)
-    table = table.take(pc.sort_indices(table, sort_keys=[("time", "ascending"), ("id", "ascending")]))
-
-    def floats(name: str) -> Float32:
-        values: Float32 = table.column(name).cast(pa.float32(), safe=False).to_numpy()  # null becomes NaN
-        return values
-
-    label = floats("label")
-    weight = floats("weight") if "weight" in present else np.ones_like(label)
-    for name, values, rule, good in (
-        ("label", label, "0 or 1", (label == 0) | (label == 1)),
-        ("weight", weight, "a finite number from 0", np.isfinite(weight) & (weight >= 0)),
-    ):
-        if not good.all():
-            row = int(np.argmin(good))
-            raise TrainingError(
-                f"{path}: `{name}` is {rule}, got {values[row]} for id {table.column('id')[row]}; rebuild the dataset"
-            )
-    numbers = [floats(name) for name in spec.numeric]
-    strings = [table.column(column.name).cast(pa.string()).to_pylist() for column in spec.categorical]
-    return Examples(
-        numeric=np.column_stack(numbers) if numbers else np.zeros((len(table), 0), np.float32),
-        categorical=CategoryHasher(spec)(strings, len(table)),
-        label=label,
-        weight=weight,
-        time=table.column("time").cast(pa.int64()).to_numpy(),
-    )
-
-
-def _check_types(path: Path, table: pa.Table, spec: FeatureSpec) -> None:
-    """Refuse what a cast would turn into something else without a word: a time in µs, a number as a category."""
-    kinds = pa.types
-    number: tuple[Callable[[pa.DataType], bool], ...]
-    number = (kinds.is_floating, kinds.is_integer, kinds.is_boolean, kinds.is_null)
-    string = (kinds.is_string, kinds.is_large_string, kinds.is_dictionary, kinds.is_null)
-    wanted: dict[str, tuple[str, tuple[Callable[[pa.DataType], bool], ...]]]
-    wanted = dict.fromkeys((*spec.numeric, "label", "weight"), ("numbers", number))
-    wanted |= dict.fromkeys((column.name for column in spec.categorical), ("strings", string))
-    wanted["time"] = ("integers, milliseconds", (kinds.is_integer,))
-    for name, (what, allowed) in wanted.items():
-        if name in table.column_names and not any(kind(table.schema.field(name).type) for kind in allowed):
-            got = table.schema.field(name).type
-            raise TrainingError(f"{path}: `{name}` is a column of {what}, got {got}; rebuild the dataset")
-    if nulls := table.column("time").null_count:
-        raise TrainingError(
-            f"{path}: every example has a time, got {nulls} rows without; rebuild the dataset"
-        )
-
-
-def split(examples: Examples) -> tuple[Examples, Examples]:
-    """Rows to fit and, all strictly later, about the last 20 % to validate; rows of one time stay together.
-
-    Raises :class:`TrainingError` unless both have both labels: otherwise nothing can be fitted, or nothing judged.
-    """
-    cut = int(np.searchsorted(examples.time, examples.time[int(len(examples) * (1 - VALIDATION))]))
-    parts = examples[:cut], examples[cut:]
-    for part, what in zip(
-        parts, ("the earliest 80 %, which are fitted,", "the latest 20 %, which judge,"), strict=True
-    ):
-        labels = np.unique(part.label[part.weight > 0]).astype(int).tolist()
-        if labels != [0, 1]:
-            raise TrainingError(
-                f"examples of both labels are needed in {what} got labels {labels} in {len(part)} of {len(examples)} "
-                "rows; widen the dataset's time range or check the join of outcomes"
-            )
-    return parts
 
 
 def train(
@@ -204,9 +81,9 @@ def train(
     scores = predict(model, spec, validation)
     base = np.full_like(scores, fitting.base_rate)
     metrics = {
-        "auc": auc(validation.label, scores, validation.weight),
-        "log_loss": log_loss(validation.label, scores, validation.weight),
-        "base_log_loss": log_loss(validation.label, base, validation.weight),
+        "auc": auc(validation.label, scores, validation.sample_weight),
+        "log_loss": log_loss(validation.label, scores, validation.sample_weight),
+        "base_log_loss": log_loss(validation.label, base, validation.sample_weight),
         "base_rate": fitting.base_rate,
         "rows": float(len(fitting)),
         "validation_rows": float(len(validation)),
@@ -220,7 +97,7 @@ def fit(
 ) -> int:
     """Fit ``model`` in place, leave it with the weights of its best epoch and return that epoch (from 1).
 
-    ``parts`` are the examples to fit and those to validate, from :func:`split`.
+    ``parts`` are the examples to fit and those to validate, from :func:`model.examples.split`.
 
     One custom loop for one device and for many: call it, and build the model, inside the scope of a
     ``tf.distribute`` strategy (Keras 3's own ``fit`` fails under MultiWorkerMirroredStrategy). Each epoch leaves
@@ -231,7 +108,7 @@ def fit(
     size = min(settings.batch, len(fitting))
     steps = len(fitting) // size
     rows = network.inputs(spec, fitting.numeric, fitting.categorical)
-    weight = fitting.weight / fitting.weight.mean()
+    weight = fitting.sample_weight / fitting.sample_weight.mean()
     with strategy.scope():
         logits = keras.Model(model.inputs, model.get_layer("logit").output)  # shares the weights of `model`
         optimizer = keras.optimizers.Adam(settings.learning_rate)
@@ -257,23 +134,17 @@ def fit(
             lambda chosen: tf.nest.map_structure(lambda column: tf.gather(column, chosen), table)
         )
         losses = [step(batch) for batch in strategy.experimental_distribute_dataset(batches)]
-        loss = log_loss(validation.label, predict(model, spec, validation), validation.weight)
+        loss = log_loss(validation.label, predict(model, spec, validation), validation.sample_weight)
         better = loss < best
         if better:
             best, best_epoch, best_weights = loss, epoch, model.get_weights()
-        report(
-            Epoch(
-                epoch=epoch,
-                loss=float(np.mean(losses)),
-                validation_log_loss=loss,
-                best=better,
-                seconds=round(time.monotonic() - began, 3),
-            )
-        )
+        seconds = round(time.monotonic() - began, 3)
+        mean = float(np.mean(losses))
+        report(Epoch(epoch=epoch, loss=mean, validation_log_loss=loss, best=better, seconds=seconds))
         if epoch - best_epoch >= settings.patience:
             break
     if best_epoch == 0:
-        raise TrainingError(
+        raise ExamplesError(
             "the validation log-loss is a number, got nan in every epoch; check the examples' weights"
         )
     model.set_weights(best_weights)
@@ -288,21 +159,6 @@ def predict(model: Any, spec: FeatureSpec, examples: Examples) -> Float32:
         model({name: rows[i : i + 8192] for name, rows in inputs.items()}, training=False) for i in chunks
     ]
     return np.concatenate([np.asarray(part)[:, 0] for part in parts])
-
-
-def log_loss(label: Float32, score: Float32, weight: Float32) -> float:
-    """The weighted mean of -log of the probability given to what happened; all [n]."""
-    p = np.clip(np.where(label == 1, score, 1 - score).astype(np.float64), 1e-7, 1)
-    return float(np.average(-np.log(p), weights=weight))
-
-
-def auc(label: Float32, score: Float32, weight: Float32) -> float:
-    """The weighted share of pairs of a positive and a negative that ``score`` orders rightly; a tie counts half."""
-    _, rank = np.unique(score, return_inverse=True)
-    positive = np.bincount(rank, weight * label)  # [distinct scores]
-    negative = np.bincount(rank, weight * (1 - label))
-    below = np.cumsum(negative) - negative / 2
-    return float((positive * below).sum() / (positive.sum() * negative.sum()))
 
 
 def golden_rows(trained: Trained, spec: FeatureSpec, seed: int) -> bundle.Golden:
@@ -328,9 +184,10 @@ def write(
         trained.model.export(directory / bundle.MODEL, format="litert", verbose=False)
         bundle.write_features(directory, spec)
         bundle.write_golden(directory, golden_rows(trained, spec, seed))
-        bundle.write_manifest(
-            directory, usecase=name, version=version, created=created, metrics=trained.metrics
+        manifest = bundle.Manifest(
+            usecase=name, version=version, created=created, metrics=trained.metrics, buckets=bundle.BUCKETS
         )
+        bundle.write_manifest(directory, manifest)
         LiteRTScorer.load(directory)
 
 
@@ -363,16 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         spec = feature_spec(case)
         trained = train(read_examples(given.examples, spec), spec, case.model, settings, _say)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        write(
-            trained,
-            spec,
-            given.out,
-            name=case.name,
-            version=given.version,
-            created=created,
-            seed=settings.seed,
-        )
-    except (TrainingError, usecase.UseCaseError, bundle.BundleError) as error:
+        named = {"name": case.name, "version": given.version, "created": created}
+        write(trained, spec, given.out, **named, seed=settings.seed)
+    except (ExamplesError, usecase.UseCaseError, bundle.BundleError) as error:
         sys.stderr.write(f"training failed: {error}\n")
         return 1
     _say(trained.metrics)

@@ -17,7 +17,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deploy.settings import Events
-from model.features import feature_spec
+from model.examples import IDS, example_table
+from model.features import Features, feature_spec
 from model.usecase import UseCase
 from stream.events import Decoder
 from stream.profiles import Folded, Profiles
@@ -66,7 +67,7 @@ class History:
         self._spec = feature_spec(usecase)
         self._outcomes = {decision.outcome for decision in usecase.decisions.values()}
         self._happened: dict[tuple[str, str, str | None], list[int]] = {}
-        self._ids: dict[str, list[str | None]] = {name: [] for name in ("id", "user", "item", "type")}
+        self._ids: dict[str, list[str | None]] = {name: [] for name in IDS}
         self._times: list[int] = []
         self._numeric: list[NDArray[np.float32]] = []
         self._categorical: list[list[str | None]] = [[] for _ in self._spec.categorical]
@@ -103,7 +104,7 @@ class History:
             kept.extend(column)
 
     def examples(self) -> pa.Table:
-        """The matured decisions, one a row: ids, time, label, and a column a feature.
+        """The matured decisions, one a row, as :mod:`model.examples` lays them out.
 
         A decision whose window had not closed when the events ended, and that has no outcome yet, is left out.
         """
@@ -111,21 +112,9 @@ class History:
             self._label(*row)
             for row in zip(self._ids["type"], self._ids["user"], self._ids["item"], self._times, strict=True)
         ]
-        numeric = (
-            np.concatenate(self._numeric)
-            if self._numeric
-            else np.empty((0, len(self._spec.numeric)), np.float32)
-        )
-        table = pa.table(
-            {name: pa.array(column, pa.string()) for name, column in self._ids.items()}
-            | {"time": pa.array(self._times, pa.int64()), "label": pa.array(labels, pa.int8())}
-            | {name: pa.array(numeric[:, j]) for j, name in enumerate(self._spec.numeric)}
-            | {
-                category.name: pa.array(column, pa.string())
-                for category, column in zip(self._spec.categorical, self._categorical, strict=True)
-            }
-        )
-        return table.filter(pa.array([label is not None for label in labels]))
+        none = np.empty((0, len(self._spec.numeric)), np.float32)
+        features = Features(np.concatenate([none, *self._numeric]), tuple(self._categorical))
+        return example_table(self._spec, self._ids, self._times, labels, features)
 
     def _label(self, kind: str | None, user: str | None, item: str | None, time: int) -> int | None:
         assert kind is not None

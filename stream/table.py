@@ -134,7 +134,12 @@ class ProfileTable(faust.Table[bytes, Any]):
             name="profiles",
             partitions=partitions,
             changelog_topic=app.topic(
-                changelog, schema=raw_schema(), partitions=partitions, internal=True, compacting=True
+                changelog,
+                schema=raw_schema(),
+                partitions=partitions,
+                internal=True,
+                compacting=True,
+                acks=False,
             ),
             # 1 would tell Faust to go on reading our own changelog after recovery.
             recovery_buffer_size=8,

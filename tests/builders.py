@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from model import usecase
 from model.bundle import Bundle, read, write_manifest
-from model.features import Float32, Int32, feature_spec
+from model.examples import Examples, example_table, read_examples
+from model.features import Features, Float32, Int32, feature_spec
 
 ROOT = Path(__file__).parent.parent
 ROWS = 4000
@@ -75,17 +76,21 @@ def examples(n: int = ROWS, seed: int = 0) -> pa.Table:
         1.5 * z[:, 0] + z[:, 1] * z[:, 2] + 2.0 * np.isnan(numbers[:, 3]) + np.sin(item) + 0.7 * (plan - 1.5)
     )
     label = (random.random(n) < 1 / (1 + np.exp(-odds))).astype(np.int8)
-    columns = {
+    ids = {
         "id": [f"d{i}" for i in range(n)],
         "user": [f"u{i % 97}" for i in range(n)],
-        "type": ["offer"] * n,
-        "time": START + STEP * np.arange(n),
-        "label": label,
         "item": [f"course-{i}" for i in item],
-        "plan": [None if p == 0 else f"plan-{p}" for p in plan],
-        **dict(zip(SPEC.numeric, numbers.T, strict=True)),
+        "type": ["offer"] * n,
     }
-    return pa.table(columns)
+    categories = ids["item"], [None if p == 0 else f"plan-{p}" for p in plan]
+    return example_table(SPEC, ids, START + STEP * np.arange(n), label, Features(numbers, categories))
+
+
+def replaced(table: pa.Table, column: str, values: Any) -> pa.Table:
+    """Give ``table`` other ``values`` in a column, or one column more."""
+    at = table.schema.get_field_index(column)
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    return table.append_column(column, array) if at < 0 else table.set_column(at, column, array)
 
 
 def rows(n: int, seed: int = 0) -> tuple[Float32, Int32]:
@@ -109,6 +114,11 @@ def inputs(folder: Path, table: pa.Table | None = None) -> tuple[Path, Path]:
     return case, parquet
 
 
+def prepared(folder: Path, table: pa.Table) -> Examples:
+    """Write ``table`` into ``folder`` and read it back the way training does."""
+    return read_examples(inputs(folder, table)[1], SPEC)
+
+
 @functools.cache
 def tensorflow(module: str) -> Any:
     """Import ``module``, which imports TensorFlow, letting pass what TensorFlow's own imports warn of.
@@ -125,11 +135,10 @@ def tensorflow(module: str) -> Any:
     return imported
 
 
-@functools.cache
-def training_process(base: Path) -> tuple[Path, str]:
-    """Run the training process once a session below ``base``; return its bundle and what it printed."""
-    case, parquet = inputs(base / "training")
-    out = base / "training" / "bundle"
+def training_process(folder: Path) -> tuple[Path, str]:
+    """Run the training process in ``folder``; return its bundle and what it printed."""
+    case, parquet = inputs(folder)
+    out = folder / "bundle"
     arguments = [
         "--usecase",
         case,
@@ -154,13 +163,5 @@ def training_process(base: Path) -> tuple[Path, str]:
 
 def sign_again(directory: Path) -> Bundle:
     """Write a manifest that vouches for whatever ``directory`` now holds, as a careless publisher would."""
-    old = read(directory).manifest
-    write_manifest(
-        directory,
-        usecase=old.usecase,
-        version=old.version,
-        created=old.created,
-        metrics=old.metrics,
-        buckets=old.buckets,
-    )
+    write_manifest(directory, read(directory).manifest)
     return read(directory)

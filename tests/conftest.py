@@ -1,8 +1,9 @@
-"""Fixtures shared by the tests: one real Kafka a session, and settings that point at it."""
+"""Fixtures shared by the tests: one real Kafka a session with settings that point at it, and one trained bundle."""
 
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from deploy import topics
 from deploy.settings import Engine, Kafka, Settings, Topics
 from stream.app import changelog_name
 from tests.broker import Broker
+from tests.builders import training_process
 
 _numbers = itertools.count(1)
 
@@ -51,3 +53,21 @@ def fresh_settings(broker: Broker, replication: int = 1) -> Settings:
 def here(request: pytest.FixtureRequest) -> Path:
     """The repository's root."""
     return request.config.rootpath
+
+
+@pytest.fixture(scope="session")
+def process(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Bundle and output of the session's one training process; the bundle is not to be changed."""
+    return training_process(tmp_path_factory.mktemp("training"))
+
+
+@pytest.fixture(scope="session")
+def trained(process: tuple[Path, str]) -> Path:
+    """Bundle of the session's one training process; not to be changed."""
+    return process[0]
+
+
+@pytest.fixture
+def copy(trained: Path, tmp_path: Path) -> Path:
+    """Copy of that bundle, to be damaged."""
+    return Path(shutil.copytree(trained, tmp_path / "copy"))

@@ -84,7 +84,9 @@ def stream(n: int, users: int, seed: int = 0, step_ms: int = 60_000) -> list[dic
                 time=START_MS + number * step_ms,
                 item=f"i{chance.randrange(50)}",
                 value=round(chance.uniform(0, 10), 2) if kind != "page" else ...,
-                context={"plan": chance.choice("abc"), "price": chance.randrange(5)} if kind == "offer" else ...,
+                context={"plan": chance.choice("abc"), "price": chance.randrange(5)}
+                if kind == "offer"
+                else ...,
             )
         )
     return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import zipfile
 from pathlib import Path
 
@@ -13,19 +12,7 @@ import pytest
 from model import bundle
 from model.bundle import BundleError
 from model.features import Category, FeatureSpec
-from tests.builders import SPEC, sign_again, training_process
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundle of the session's one training process; not to be changed."""
-    return training_process(tmp_path_factory.getbasetemp())[0]
-
-
-@pytest.fixture
-def copy(trained: Path, tmp_path: Path) -> Path:
-    """Copy of that bundle, to be damaged."""
-    return Path(shutil.copytree(trained, tmp_path / "copy"))
+from tests.builders import SPEC, sign_again
 
 
 def test_training_leaves_a_whole_bundle(trained: Path) -> None:

@@ -52,7 +52,9 @@ def one_by_one(events: list[dict[str, Any]], declared: UseCase = USECASE) -> lis
         if last is not None and each["time"] - last > declared.profile.idle_after * 1000:
             history.clear()
         if each["type"] in declared.decisions:
-            rows.append([value for name in declared.features for value in define(name, each, history, declared)])
+            rows.append(
+                [value for name in declared.features for value in define(name, each, history, declared)]
+            )
         history.append(each)
     return rows
 
@@ -100,7 +102,10 @@ def test_features_are_what_they_are_defined_as() -> None:
     texts = [j for j, value in enumerate(expected[-1]) if isinstance(value, str)]
     numbers = [j for j in range(len(expected[0])) if j not in texts]
     np.testing.assert_allclose(
-        features.numeric, np.array([[row[j] for j in numbers] for row in expected], float), rtol=1e-5, atol=1e-6
+        features.numeric,
+        np.array([[row[j] for j in numbers] for row in expected], float),
+        rtol=1e-5,
+        atol=1e-6,
     )
     assert [[row[j] for row in expected] for j in texts] == [list(column) for column in features.categorical]
     assert np.isnan(features.numeric).any()  # missing values occur
@@ -157,7 +162,9 @@ def test_a_decision_sees_earlier_events_only() -> None:
     names = [name for name in USECASE.features if name.startswith("pages_1d")]
     assert names == ["pages_1d"]
     np.testing.assert_allclose(features.numeric[:, 0], [1, 2], rtol=1e-4)  # pages
-    np.testing.assert_allclose(features.numeric[:, 2], [1, 3], rtol=1e-4)  # all: the first decision counts later
+    np.testing.assert_allclose(
+        features.numeric[:, 2], [1, 3], rtol=1e-4
+    )  # all: the first decision counts later
 
 
 def test_a_user_idle_for_too_long_starts_anew() -> None:

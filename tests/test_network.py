@@ -12,13 +12,7 @@ from model import usecase
 from model.bundle import read, read_golden
 from model.features import Category, FeatureSpec, Float32, Int32
 from model.scorer import LiteRTScorer, _Bucket
-from tests.builders import SPEC, rows, tensorflow, training_process
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundle of the session's one training process; not to be changed."""
-    return training_process(tmp_path_factory.getbasetemp())[0]
+from tests.builders import SPEC, rows, tensorflow
 
 
 @pytest.fixture(scope="session")

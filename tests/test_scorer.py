@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,27 +14,15 @@ from model import bundle
 from model.bundle import BundleError
 from model.features import Float32, Int32
 from model.scorer import LiteRTScorer, split
-from tests.builders import ROOT, SPEC, rows, sign_again, training_process
+from tests.builders import ROOT, SPEC, rows, sign_again
 
 SIZES = (1, 16, 64, 256, 1024)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundle of the session's one training process; not to be changed."""
-    return training_process(tmp_path_factory.getbasetemp())[0]
 
 
 @pytest.fixture(scope="session")
 def scorer(trained: Path) -> LiteRTScorer:
     """Scorer of that bundle."""
     return LiteRTScorer.load(trained)
-
-
-@pytest.fixture
-def copy(trained: Path, tmp_path: Path) -> Path:
-    """Copy of that bundle, to be damaged."""
-    return Path(shutil.copytree(trained, tmp_path / "copy"))
 
 
 def test_a_scorer_says_what_it_is(scorer: LiteRTScorer) -> None:

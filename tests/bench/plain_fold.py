@@ -24,7 +24,7 @@ NAMES = (
     "quizzes_14d", "quizzes_60d", "quiz_scores_14d", "quiz_scores_60d",
     "submitted_14d", "submitted_60d", "scores_14d", "scores_60d", "due_14d", "due_60d",
     "clicks_a_page", "mean_quiz", "mean_score", "since_page", "since_quiz", "since_submission",
-    "last_quiz", "last_score", "distinct_pages", "tenure", "weight", "kind", "module",
+    "last_quiz", "last_score", "distinct_pages", "tenure", "worth", "kind", "module",
 )  # fmt: skip
 
 
@@ -114,7 +114,10 @@ def features(profile: Profile, time: int, context: dict[str, Any]) -> tuple[list
         (time - profile["first"]) / 1000 if profile["first"] else nan,
         context["weight"],
     ]
-    ids = [1 + crc32(context["kind"].encode()) % (KINDS - 1), 1 + crc32(context["module"].encode()) % (MODULES - 1)]
+    ids = [
+        1 + crc32(context["kind"].encode()) % (KINDS - 1),
+        1 + crc32(context["module"].encode()) % (MODULES - 1),
+    ]
     return numeric, ids
 
 

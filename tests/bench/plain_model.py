@@ -22,5 +22,7 @@ class PlainModel:
 
     def __call__(self, numeric: Sequence[Sequence[float]], ids: Sequence[Sequence[int]]) -> list[float]:
         """Return one score a row."""
-        scores: list[float] = self._scorer.score(np.array(numeric, np.float32), np.array(ids, np.int32)).tolist()
+        scores: list[float] = self._scorer.score(
+            np.array(numeric, np.float32), np.array(ids, np.int32)
+        ).tolist()
         return scores

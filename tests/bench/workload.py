@@ -20,12 +20,15 @@ from deploy.settings import Kafka, Settings, Topics
 from model import usecase
 from stream.producer import EventProducer
 from stream.replay import History
+from tests.bench.report import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 USECASE = Path(__file__).with_name("usecase.toml")
 PARTITIONS = Topics().partitions  # as users get them
 TYPES, SHARES = ("page", "quiz", "submitted", "due"), (0.7, 0.1, 0.1, 0.1)
-START_MS, SPAN_MS = 1_700_000_000_000, 180 * 86_400_000  # the workload's first event time, and how far it reaches
+START_MS, SPAN_MS = (
+    1_700_000_000_000,
+    180 * 86_400_000,
+)  # the workload's first event time, and how far it reaches
 SEED = 20_260_101
 CHUNK = 50_000
 PAGES, ITEMS, MODULES = 500, 40, 20
@@ -66,7 +69,7 @@ class Workload(NamedTuple):
         """Yield (key, value) of each event, ids by number, times spread evenly over :data:`SPAN_MS`."""
         step = SPAN_MS / self.events
         for number, event in enumerate(self.drawn()):
-            yield event.key, event.encoded(f"event-{number:012d}", START_MS + int(number * step))
+            yield event.key, event.encoded(f"bench-event-{number:012d}", START_MS + int(number * step))
 
     @property
     def decisions(self) -> int:
@@ -97,19 +100,21 @@ def everyone(users: int) -> Iterator[tuple[bytes, bytes]]:
     numbers = random.integers(0, 1 << 30, users).tolist()
     for user, number in enumerate(numbers):
         event = _event(user, "page", number)
-        yield event.key, event.encoded(f"event-{user:012d}", START_MS + user)
+        yield event.key, event.encoded(f"bench-event-{user:012d}", START_MS + user)
 
 
 def settings(broker: str, name: str, events: str = "") -> Settings:
     """Return the engine's settings for a run ``name`` on topic ``events``, with topics of its own for the rest."""
-    topics = Topics(events=events or f"{name}-events", scores=f"{name}-scores", dead_letters=f"{name}-dead-letters")
+    topics = Topics(
+        events=events or f"{name}-events", scores=f"{name}-scores", dead_letters=f"{name}-dead-letters"
+    )
     return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics)
 
 
 def create_topic(broker: str, name: str) -> None:
     """Create a topic with :data:`PARTITIONS` partitions."""
-    created = AdminClient({"bootstrap.servers": broker}).create_topics([NewTopic(name, num_partitions=PARTITIONS)])
-    created[name].result(30)
+    admin = AdminClient({"bootstrap.servers": broker})  # named, so that it lives until the answer
+    admin.create_topics([NewTopic(name, num_partitions=PARTITIONS)])[name].result(30)
 
 
 def fill(broker: str, topic: str, values: Iterator[tuple[bytes, bytes]]) -> None:
@@ -129,12 +134,23 @@ def train(workload: Workload, directory: Path) -> Path:
     history.replay(value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS))
     examples = directory / "examples.parquet"
     pq.write_table(history.examples(), examples)
-    command = [sys.executable, "-m", "model.training", "--usecase", USECASE, "--examples", examples, "--out", bundle]
-    subprocess.run(
-        [*map(str, command), "--version", "1", "--seed", "0", "--epochs", "3"],
-        check=True,
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    command = [
+        sys.executable,
+        "-m",
+        "model.training",
+        "--usecase",
+        USECASE,
+        "--examples",
+        examples,
+        "--out",
+        bundle,
+    ]
+    with (directory / "training.log").open("wb") as log:
+        subprocess.run(
+            [*map(str, command), "--version", "1", "--seed", "0", "--epochs", "3"],
+            check=True,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+        )
     return bundle

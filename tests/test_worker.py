@@ -1,0 +1,136 @@
+"""Facts about the worker, as a user of its topics sees it, on a real Kafka."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.settings import Events, Settings
+from stream.producer import EventProducer
+from stream.scoring import Score
+from tests.events import USECASE, event, stream
+from tests.test_events import BAD
+from tests.workers import Worker, changelog, lag, read, send
+
+
+def scores(settings: Settings) -> list[Score]:
+    """Every record of the scores topic."""
+    return [
+        msgspec.json.decode(message.value() or b"", type=Score)
+        for message in read(settings, settings.topics.scores)
+    ]
+
+
+def test_events_become_profiles_and_scores(settings: Settings, tmp_path: Path) -> None:
+    """Every user gets a profile row, every decision one score, in the user's partition, keyed by user."""
+    events = stream(3000, users=100)
+    send(settings, events)
+    with Worker(settings, tmp_path) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        assert worker.stop() == 0
+    assert {each["user"].encode() for each in events} == set(changelog(settings))
+    decisions = {each["id"]: each for each in events if each["type"] == "offer"}
+    found = read(settings, settings.topics.scores)
+    assert sorted(decisions) == sorted(each.id for each in scores(settings))
+    places = {message.key(): message.partition() for message in read(settings, settings.topics.events)}
+    assert all(places[message.key()] == message.partition() for message in found)
+    assert {"prior"} == {each.model for each in scores(settings)}
+
+
+def test_bad_records_are_dead_letters_with_their_reason(settings: Settings, tmp_path: Path) -> None:
+    """Each kind of bad record arrives as it came, with topic, partition, offset and reason, and is counted."""
+    good = stream(200, users=10)
+    limits = Events(max_bytes=2000, max_bad_ratio=0.9)
+    settings = msgspec.structs.replace(settings, events=limits)
+    with EventProducer(settings) as producer:
+        for position, each in enumerate(good):
+            producer.send_encoded(str(each["user"]).encode(), msgspec.json.encode(each))
+            if position < len(BAD):
+                producer.send_encoded(b"ann", BAD[position][1])  # type: ignore[arg-type]  # a tombstone too
+    with Worker(settings, tmp_path) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        counted = worker.metric("eddyline_dead_letters_total")
+    letters = read(settings, settings.topics.dead_letters)
+    sent = {(m.partition(), m.offset()): m for m in read(settings, settings.topics.events)}
+    reasons: Counter[str] = Counter()
+    for letter in letters:
+        headers = dict(letter.headers() or [])
+        assert headers["topic"] == settings.topics.events.encode()
+        source = sent[int(headers["partition"]), int(headers["offset"])]  # type: ignore[arg-type]
+        assert (source.value() or b"", source.key()) == (letter.value(), letter.key())
+        assert headers["detail"]
+        reasons[headers["reason"].decode()] += 1  # type: ignore[union-attr]
+    assert Counter(reason.value for _, _, reason in BAD) == reasons
+    assert counted == len(BAD) == len(letters)
+
+
+def test_a_flood_of_bad_records_stops_the_worker(settings: Settings, tmp_path: Path) -> None:
+    """Beyond the set ratio the worker ends with 1 and says why; nothing of the flood is committed."""
+    send(settings, stream(500, users=10))
+    with Worker(settings, tmp_path) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "the good events are committed")
+        with EventProducer(settings) as producer:
+            for _ in range(4000):
+                producer.send_encoded(b"ann", b"not an event")
+        assert worker.process.wait(60) == 1
+        assert "are bad" in worker.text()
+        assert "events.max_bad_ratio" in worker.text()
+    dead = len(read(settings, settings.topics.dead_letters))
+    assert lag(settings) == 4000 - dead  # only what was dead-lettered may be committed
+
+
+def test_events_after_a_quiet_time_are_processed_at_once(settings: Settings, tmp_path: Path) -> None:
+    """A worker that has nothing to do takes up the next event when it comes."""
+    with Worker(settings, tmp_path) as worker:
+        for round_ in range(3):
+            send(settings, [event(id=f"q{round_}", type="offer", user=f"u{round_}")])
+            worker.wait_for(lambda: lag(settings) == 0, "the event is committed")
+            assert worker.metric("eddyline_decisions_total") == round_ + 1
+
+
+def test_a_worker_without_its_topics_says_what_to_do(settings: Settings, tmp_path: Path) -> None:
+    """Missing topics end the worker before it starts, with the command that creates them."""
+    topics = msgspec.structs.replace(settings.topics, scores="no-such-topic")
+    with Worker(msgspec.structs.replace(settings, topics=topics), tmp_path) as worker:
+        assert worker.process.wait(60) == 2
+        assert "there is no topic no-such-topic; create it with `eddyline topics`" in worker.text()
+
+
+def test_a_changelog_of_other_features_stops_the_worker(settings: Settings, tmp_path: Path) -> None:
+    """A worker whose use case counts other things refuses the profiles that are there, and says what to do."""
+    send(settings, stream(500, users=10))
+    with Worker(settings, tmp_path) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        assert worker.stop() == 0
+    other = USECASE.replace('half_life = "1d"', 'half_life = "2d"')
+    with Worker(settings, tmp_path, usecase=other) as worker:
+        assert worker.process.wait(60) == 1
+        assert "set another engine.id" in worker.text()
+
+
+def test_the_worker_never_imports_tensorflow(here: Path) -> None:
+    """Neither the worker's modules nor what they import bring TensorFlow or Keras in."""
+    code = (
+        "import sys, stream.app, model.scorer, deploy.metrics, deploy.topics\n"
+        "print([m for m in ('tensorflow', 'keras', 'alibi_detect') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["worker", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(command: list[str], here: Path) -> None:
+    """Help comes without Faust, numpy, Kafka or TensorFlow, so that it is quick."""
+    code = (
+        "import sys, eddyline\n"
+        f"try: eddyline.cli({command!r})\n"
+        "except SystemExit as end: print('exit', end.code)\n"
+        "print([m for m in ('faust', 'numpy', 'confluent_kafka', 'tensorflow', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert out.stdout.strip().endswith("exit 0\n[]")

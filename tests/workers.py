@@ -1,0 +1,150 @@
+"""Worker processes and what Kafka says about them, for the tests against a real broker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.settings import Settings, kafka_client
+from stream.app import changelog_name
+from stream.producer import EventProducer
+from tests.events import USECASE
+
+PATIENCE_S = 90.0
+
+
+class Worker:
+    """An ``eddyline worker`` in a process of its own; killed when the block ends."""
+
+    def __init__(self, settings: Settings, directory: Path, *options: str, usecase: str = USECASE) -> None:
+        declared = directory / "usecase.toml"
+        declared.write_text(usecase)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.log = directory / f"worker-{self.port}.log"
+        env = os.environ | {
+            f"EDDYLINE_{group}_{name}".upper(): str(value)
+            for group in ("kafka", "topics", "engine", "events")
+            for name, value in msgspec.structs.asdict(getattr(settings, group)).items()
+        }
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "eddyline", "worker", str(declared), *options]
+                + ["--engine-metrics-port", str(self.port)],
+                stdout=file,
+                stderr=file,
+                env=env,
+            )
+
+    def metric(self, name: str) -> float:
+        """The sum of the samples called ``name``; 0 while the worker does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
+                text = answer.read().decode()
+        except (OSError, urllib.error.URLError):
+            return 0.0
+        families = text_string_to_metric_families(text)
+        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+    def wait_for(self, condition: Callable[[], bool], what: str) -> None:
+        """Until ``condition`` holds; an error with the worker's log if it ends or takes too long."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not condition():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"{what}: worker {self.process.poll()}\n{self.text()[-5000:]}")
+            time.sleep(0.05)
+
+    def text(self) -> str:
+        """What it printed."""
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+
+def send(settings: Settings, events: list[dict[str, object]]) -> None:
+    """Produce ``events`` as they are."""
+    with EventProducer(settings) as producer:
+        for each in events:
+            producer.send_encoded(str(each["user"]).encode(), msgspec.json.encode(each))
+
+
+def read(settings: Settings, topic: str) -> list[Message]:
+    """Every record of ``topic`` that is there now, each partition in order."""
+    consumer = Consumer(
+        kafka_client(settings.kafka) | {"group.id": "none", "enable.partition.eof": False, "log_level": 0}
+    )
+    try:
+        found: list[Message] = []
+        for partition in consumer.list_topics(topic, timeout=20).topics[topic].partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=20)
+            consumer.assign([TopicPartition(topic, partition, low)])
+            while consumer.position([TopicPartition(topic, partition)])[0].offset < high and low < high:
+                for message in consumer.consume(10_000, timeout=1.0):
+                    assert message.error() is None
+                    found.append(message)
+        return found
+    finally:
+        consumer.close()
+
+
+def lag(settings: Settings) -> int:
+    """Records of the events topic that the engine has not committed."""
+    topic = settings.topics.events
+    consumer = Consumer(kafka_client(settings.kafka) | {"group.id": settings.engine.id, "log_level": 0})
+    try:
+        partitions = [
+            TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=20).topics[topic].partitions
+        ]
+        left = 0
+        try:
+            committed = consumer.committed(partitions, timeout=20)
+        except KafkaException:  # a broker that is just starting has no coordinator yet: nothing is known
+            return sys.maxsize
+        for partition in committed:
+            low, high = consumer.get_watermark_offsets(partition, timeout=20)
+            left += high - max(low, partition.offset)
+        return left
+    finally:
+        consumer.close()
+
+
+def changelog(settings: Settings) -> dict[bytes, bytes]:
+    """The profiles that a new worker would restore: of each user the row written last."""
+    rows: dict[bytes, bytes] = {}
+    for message in read(settings, changelog_name(settings.engine.id)):
+        key, value = message.key(), message.value()
+        assert isinstance(key, bytes)
+        if value is None:
+            rows.pop(key, None)
+        else:
+            assert isinstance(value, bytes)
+            rows[key] = value
+    return rows
