@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -78,7 +79,7 @@ def example_table(
 
     A decision whose label is None, not being known yet, is left out.
     """
-    columns: dict[str, pa.Array] = {name: pa.array(ids[name], pa.string()) for name in IDS}
+    columns: dict[str, pa.Array[Any]] = {name: pa.array(ids[name], pa.string()) for name in IDS}
     columns["time"] = pa.array(times, pa.int64())
     columns["label"] = pa.array(labels, pa.int8())
     if sample_weights is not None:

@@ -90,28 +90,26 @@ def test_kill_9_at_ten_moments(broker: Broker, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_workers_come_and_go_while_events_flow(broker: Broker, tmp_path: Path) -> None:
-    """Three workers join, are stopped, killed and replaced while events are sent; nothing is skipped."""
+def test_workers_come_and_go_while_a_million_events_flow(broker: Broker, tmp_path: Path) -> None:
+    """Workers join, are stopped, killed and replaced while events are sent; nothing is skipped."""
     settings = quick(fresh_settings(broker))
-    events = stream(200_000, users=3000, seed=7, step_ms=1000)
-    done = threading.Event()
+    events = stream(1_000_000, users=20_000, seed=7, step_ms=1000)
+    pause = (
+        threading.Event()
+    )  # never set: its wait paces the producer, so that the stream outlives the changes
 
     def produce() -> None:
         with EventProducer(settings) as producer:
             for position, each in enumerate(events):
                 producer.send_encoded(each["user"].encode(), msgspec.json.encode(each))
                 if position % 1000 == 0:
-                    producer.flush()
-                    done.wait(0.08)  # about 12 000 events a second, so that the stream outlives the changes
-        done.set()
+                    pause.wait(0.03)
 
     sender = threading.Thread(target=produce)
 
     def flowing(worker: Worker) -> None:
         before = worker.metric("eddyline_records_total")
-        worker.wait_for(
-            lambda: worker.metric("eddyline_records_total") > before or done.is_set(), "it has its share"
-        )
+        worker.wait_for(lambda: worker.metric("eddyline_records_total") > before, "it has its share")
 
     with Worker(settings, tmp_path) as first:
         sender.start()
@@ -125,6 +123,7 @@ def test_workers_come_and_go_while_events_flow(broker: Broker, tmp_path: Path) -
             flowing(second)
             with Worker(settings, tmp_path) as fourth:
                 flowing(fourth)
+                assert sender.is_alive()  # all of it happened in mid-stream
                 sender.join()
                 fourth.wait_for(lambda: lag(settings) == 0, "all events are committed")
                 assert fourth.stop() == 0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tests.bench.arena import Arena
 from tests.bench.contestants import ENGINE, BenchError, Contestant, Running
-from tests.bench.workload import Workload, fill
+from tests.bench.workload import Workload
 
 TOLERANCE = 1e-4  # the engine keeps its sums in single precision
 WORKLOAD = Workload(events=5000, users=500, seed=1)  # ten events a user: histories, not first events
@@ -15,7 +15,7 @@ TOPIC = "agreement"
 
 def differences(arena: Arena, peers: Sequence[Contestant]) -> dict[str, float]:
     """Return each peer's largest difference to the engine's scores; raises :class:`BenchError` beyond tolerance."""
-    fill(arena.broker, TOPIC, WORKLOAD.values())
+    arena.fill(TOPIC, WORKLOAD.values())
     expected = _scores(arena, ENGINE)
     found: dict[str, float] = {}
     for peer in peers:

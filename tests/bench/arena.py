@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
+from tests.bench import topics
 from tests.bench.contestants import BenchError, Contestant, Running
 from tests.bench.job import Job
-from tests.bench.workload import PARTITIONS, create_topic
 
 POLL_S = 0.05
 PATIENCE_S = 900.0  # until a contestant's silence is a failure
@@ -49,28 +49,31 @@ class Arena:
             broker=self.broker,
             events=events,
             scores=f"{name}-scores",
-            partitions=str(PARTITIONS),
+            partitions=str(topics.PARTITIONS),
             name=name,
             model=str(self._bundle),
             state=str(state),
         )
-        create_topic(self.broker, job.scores)
+        self.create(job.scores)
         try:
             yield job
         finally:
-            present = self._admin.list_topics(timeout=30).topics
-            for future in self._admin.delete_topics([topic for topic in present if name in topic]).values():
+            own = [topic for topic in self._admin.list_topics(timeout=30).topics if name in topic]
+            for future in self._admin.delete_topics(own).values() if own else ():
                 future.result(30)
 
-    def count(self, topic: str) -> int:
-        """Records of ``topic``, from its end offsets."""
-        ends = self._admin.list_offsets({at: OffsetSpec.latest() for at in partitions(topic)})
-        return sum(int(end.result(30).offset) for end in ends.values())
+    def create(self, topic: str) -> None:
+        """Create ``topic``."""
+        topics.create(self._admin, topic)
+
+    def fill(self, topic: str, values: Iterator[tuple[bytes, bytes]]) -> None:
+        """Create ``topic`` and send (key, value) pairs to it."""
+        topics.fill(self._admin, self.broker, topic, values)
 
     def await_count(self, running: Running, topic: str, count: int) -> int:
         """Wait until ``topic`` has ``count`` records; returns how many there are then."""
         deadline = time.monotonic() + PATIENCE_S
-        while (present := self.count(topic)) < count:
+        while (present := topics.count(self._admin, topic)) < count:
             running.check()
             if time.monotonic() > deadline:
                 raise BenchError(f"{running.name}: {present} of {count} scores after {PATIENCE_S:.0f} s")
@@ -82,7 +85,7 @@ class Arena:
         consumer = Consumer(
             {"bootstrap.servers": self.broker, "group.id": "bench", "enable.auto.commit": False}
         )
-        consumer.assign([TopicPartition(at.topic, at.partition, 0) for at in partitions(topic)])
+        consumer.assign([TopicPartition(at.topic, at.partition, 0) for at in topics.partitions(topic)])
         try:
             while True:
                 message = consumer.poll(POLL_S)
@@ -98,8 +101,3 @@ class Arena:
                 yield Scored(identity[1].decode(), float(score[1]), time.time())
         finally:
             consumer.close()
-
-
-def partitions(topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic of the bench."""
-    return [TopicPartition(topic, partition) for partition in range(PARTITIONS)]

@@ -19,7 +19,7 @@ from tests.bench.arena import Arena
 from tests.bench.contestants import Contestant, Running
 from tests.bench.pace import Paced, sent_at
 from tests.bench.report import ROOT
-from tests.bench.workload import Workload, fill
+from tests.bench.workload import Workload
 
 READY_EVENTS = 1000  # sent first, so that a contestant has started before the rate does
 SETTLE_S = 5.0  # at the rate before anything is measured
@@ -41,7 +41,7 @@ def measure(arena: Arena, contestant: Contestant, rate: float, seconds: float, u
     """Measure one contestant at ``rate`` events a second for ``seconds``."""
     topic = f"latency-{contestant.name}-at-{rate:.0f}"
     ready = Workload(READY_EVENTS, users)
-    fill(arena.broker, topic, ready.values())
+    arena.fill(topic, ready.values())
     with arena.job(contestant, topic) as job, Running(contestant, job) as running:
         arena.await_count(running, job.scores, ready.decisions)
         with _pacing(arena.broker, topic, rate, SETTLE_S + seconds, users) as producer:

@@ -17,7 +17,7 @@ from stream.producer import EventProducer
 from tests.bench.arena import PATIENCE_S, POLL_S, Arena
 from tests.bench.contestants import ENGINE, BenchError, Running
 from tests.bench.job import Job
-from tests.bench.workload import SPAN_MS, START_MS, Workload, create_topic, everyone, fill, settings
+from tests.bench.workload import SPAN_MS, START_MS, Workload, everyone, settings
 
 IDLE_S = 4.0  # for buffers to go and gauges, refreshed once a second, to show what is
 EMPTY_STARTS = 3
@@ -49,12 +49,12 @@ def measure(arena: Arena, users: int, restores: int) -> Memory:
     empties = []
     for number in range(EMPTY_STARTS):
         topic = f"memory-empty-{number}"
-        create_topic(arena.broker, topic)
+        arena.create(topic)
         with arena.job(ENGINE, topic) as job:
             empties.append(_start(arena, job, 1))
     empty = _median(empties)
     topic = "memory"
-    fill(arena.broker, topic, everyone(users))
+    arena.fill(topic, everyone(users))
     with arena.job(ENGINE, topic) as job:
         with Running(ENGINE, job) as running:
             row_bytes = _await_profiles(running, users)

@@ -16,7 +16,7 @@ import msgspec
 
 from tests.bench.arena import Arena
 from tests.bench.contestants import ENGINE, Contestant, Running
-from tests.bench.workload import Workload, fill
+from tests.bench.workload import Workload
 
 TOPIC = "throughput"
 SPARE = 0.05  # of the events, more than anybody is measured on
@@ -46,7 +46,7 @@ class Run(msgspec.Struct, frozen=True):
 def fill_topic(arena: Arena, workload: Workload) -> Workload:
     """Fill the topic with ``workload`` and what it holds to spare; returns all that is in it."""
     whole = Workload(int(workload.events * (1 + SPARE)), workload.users, workload.seed)
-    fill(arena.broker, TOPIC, whole.values())
+    arena.fill(TOPIC, whole.values())
     return whole
 
 

@@ -1,4 +1,4 @@
-"""The bench's events: what they are, from a fixed seed; how a topic is filled with them; the model trained on them.
+"""The bench's events: what they are, from a fixed seed; and the model trained on them.
 
 About 170 bytes of JSON each; 70 % pages, 10 % quizzes, 10 % submissions, and 10 % decisions (``due``).
 """
@@ -14,16 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
-from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.settings import Kafka, Settings, Topics
 from model import usecase
-from stream.producer import EventProducer
 from stream.replay import History
 from tests.bench.report import ROOT
 
 USECASE = Path(__file__).with_name("usecase.toml")
-PARTITIONS = Topics().partitions  # as users get them
 TYPES, SHARES = ("page", "quiz", "submitted", "due"), (0.7, 0.1, 0.1, 0.1)
 START_MS, SPAN_MS = (
     1_700_000_000_000,
@@ -109,20 +106,6 @@ def settings(broker: str, name: str, events: str = "") -> Settings:
         events=events or f"{name}-events", scores=f"{name}-scores", dead_letters=f"{name}-dead-letters"
     )
     return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics)
-
-
-def create_topic(broker: str, name: str) -> None:
-    """Create a topic with :data:`PARTITIONS` partitions."""
-    admin = AdminClient({"bootstrap.servers": broker})  # named, so that it lives until the answer
-    admin.create_topics([NewTopic(name, num_partitions=PARTITIONS)])[name].result(30)
-
-
-def fill(broker: str, topic: str, values: Iterator[tuple[bytes, bytes]]) -> None:
-    """Create ``topic`` and send (key, value) pairs to it, through the producer that we give to users."""
-    create_topic(broker, topic)
-    with EventProducer(settings(broker, topic, topic)) as producer:
-        for key, value in values:
-            producer.send_encoded(key, value)
 
 
 def train(workload: Workload, directory: Path) -> Path:
