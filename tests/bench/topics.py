@@ -42,6 +42,7 @@ def create(admin: AdminClient, topic: str) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
+            admin.list_topics(topic, timeout=READY_WITHIN_S)  # or the client may go on without its leaders
 
 
 def fill(admin: AdminClient, broker: str, topic: str, values: Iterator[tuple[bytes, bytes]]) -> None:
