@@ -175,7 +175,11 @@ def split(examples: Examples) -> tuple[Examples, Examples]:
 
     Raises :class:`ExamplesError` unless both have both labels: otherwise nothing can be fitted, or nothing judged.
     """
-    cut = int(np.searchsorted(examples.time, examples.time[int(len(examples) * (1 - VALIDATION))]))
+    wanted = int(len(examples) * (1 - VALIDATION))
+    edges = [int(np.searchsorted(examples.time, examples.time[wanted], side)) for side in ("left", "right")]
+    cut = min(
+        (edge for edge in edges if 0 < edge < len(examples)), key=lambda edge: abs(edge - wanted), default=0
+    )
     parts = examples[:cut], examples[cut:]
     for part, what in zip(
         parts, ("the earliest 80 %, which are fitted,", "the latest 20 %, which judge,"), strict=True

@@ -322,7 +322,14 @@ def _unknown(usecase: UseCase, keys: tuple[str, ...], names: Iterable[str]) -> I
 
 
 def _feature_problems(usecase: UseCase, at: tuple[str, ...], feature: Feature) -> Iterator[Problem]:
-    if isinstance(feature, Ratio):
+    if isinstance(feature, TimeOfDay):
+        for column in (f"{at[-1]}_sin", f"{at[-1]}_cos"):
+            if column in usecase.features:
+                yield (
+                    ("features", column),
+                    f"`{at[-1]}` has a column of that name already; rename one of them",
+                )
+    elif isinstance(feature, Ratio):
         for side in ("numerator", "denominator"):
             name = getattr(feature, side)
             if not isinstance(usecase.features.get(name), DecayedCount | DecayedSum):
@@ -333,5 +340,5 @@ def _feature_problems(usecase: UseCase, at: tuple[str, ...], feature: Feature) -
                 (*at, "field"),
                 f"`{feature.field}` is not a context field; declare it in [context] as number or category",
             )
-    elif not isinstance(feature, Tenure | TimeOfDay | Value | Item):
+    elif not isinstance(feature, Tenure | Value | Item):
         yield from _unknown(usecase, (*at, "events"), feature.events)

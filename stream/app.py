@@ -87,7 +87,7 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
     changelog = changelog_name(engine.id)
     app.run_topics = frozenset({topics.events, changelog})
     app.run_records, app.run_wait_s = engine.batch_records, engine.batch_wait_ms / 1000
-    table = ProfileTable(app, usecase, partitions, changelog)
+    table = ProfileTable(app, usecase, partitions, events=topics.events, changelog=changelog)
     worker = Worker(app, table, Engine(usecase, settings.events, scorer), settings)
     app.agent(app.topic(topics.events, schema=raw_schema()), name="events")(worker.consume)
     app.timer(interval=1.0)(worker.report)

@@ -22,8 +22,8 @@ GROWTH = 1.25  # each growth copies or remaps; memory stays within a quarter of 
 SMALLEST_CAPACITY = 1024
 
 
-class LayoutError(ValueError):
-    """A changelog row was written with another feature layout."""
+class ChangelogError(ValueError):
+    """The changelog does not fit: other features, or other events; the text says what to do."""
 
 
 class Folded(msgspec.Struct, frozen=True):
@@ -112,7 +112,7 @@ class Profiles:
     def restore(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
         """Apply changelog records in their order; a row older than what is here is ignored, None deletes.
 
-        Raises :class:`LayoutError` when a row was written with other features.
+        Raises :class:`ChangelogError` when a row was written with other features.
         """
         deletions = [position for position, value in enumerate(values) if value is None]
         for begin, end in pairwise([-1, *deletions, len(values)]):
@@ -131,7 +131,7 @@ class Profiles:
             else self._layout.blank(0)
         )
         if len(rows) != len(keys) or (rows["layout"] != self._layout.digest).any():
-            raise LayoutError(
+            raise ChangelogError(
                 "the profiles' changelog was written with other features than the use case declares; set another "
                 "engine.id to rebuild the profiles from the events, or go back to the features it was written with"
             )

@@ -32,7 +32,7 @@ class FileRecord(NamedTuple):
     offset: int
     timestamp: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
 
 
 class _User(msgspec.Struct):

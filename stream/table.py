@@ -15,7 +15,7 @@ from faust.types import TP
 
 from model.usecase import UseCase
 from stream.layout import layout_of
-from stream.profiles import LayoutError, Profiles
+from stream.profiles import ChangelogError, Profiles
 
 
 class Raw(faust.Codec):
@@ -38,8 +38,9 @@ def raw_schema() -> faust.Schema[Any, Any]:
 class ProfileStore(Store[bytes, Any]):
     """Profiles by partition. Rows are written to the changelog in batches by the app, not key by key."""
 
-    def __init__(self, usecase: UseCase, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, usecase: UseCase, events: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._events = events
         self._usecase = usecase
         self._layout = layout_of(usecase)
         self.partitions: dict[int, Profiles] = {}
@@ -62,7 +63,7 @@ class ProfileStore(Store[bytes, Any]):
                 )
                 self.restored += len(records)
                 self.set_persisted_offset(tp, event.message.offset)
-        except LayoutError as error:
+        except ChangelogError as error:
             # Faust logs and goes on after an error here, with half a table.
             asyncio.ensure_future(self.app.crash(error))  # noqa: RUF006 — crash ends the app
             raise
@@ -84,6 +85,23 @@ class ProfileStore(Store[bytes, Any]):
             del self.partitions[partition]
         for tp in [tp for tp in self._offsets if tp.partition not in mine]:
             del self._offsets[tp]
+
+    async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
+        """Stop the worker if profiles have seen offsets that the events topic does not have."""
+        mine = [TP(self._events, tp.partition) for tp in active_tps if tp.partition in self.partitions]
+        if not mine:
+            return
+        ends = await self.app.consumer.highwaters(*mine)
+        for tp in mine:
+            seen, end = self.partitions[tp.partition].last_offset, ends[tp] or 0
+            if seen >= end:
+                await self.app.crash(
+                    ChangelogError(
+                        f"profiles of {tp.topic}/{tp.partition} have seen offset {seen}, but the topic ends at {end}: it "
+                        "was deleted and made anew, and its events would be skipped as seen before; set another "
+                        "engine.id to build the profiles anew"
+                    )
+                )
 
     def __iter__(self) -> Iterator[bytes]:
         for profiles in self.partitions.values():
@@ -127,8 +145,10 @@ class ProfileStore(Store[bytes, Any]):
 class ProfileTable(faust.Table[bytes, Any]):
     """Faust's table over a :class:`ProfileStore`."""
 
-    def __init__(self, app: faust.App, usecase: UseCase, partitions: int, changelog: str) -> None:
-        self._usecase = usecase
+    def __init__(
+        self, app: faust.App, usecase: UseCase, partitions: int, *, events: str, changelog: str
+    ) -> None:
+        self._usecase, self._events = usecase, events
         super().__init__(
             app,
             name="profiles",
@@ -150,6 +170,7 @@ class ProfileTable(faust.Table[bytes, Any]):
     def _new_store(self) -> ProfileStore:
         return ProfileStore(
             self._usecase,
+            self._events,
             "profiles://",
             self.app,
             self,

@@ -191,7 +191,7 @@ def test_the_split_is_by_time_alone(tmp_path: Path) -> None:
 
 
 def test_rows_of_one_time_stay_on_one_side(tmp_path: Path) -> None:
-    """A time at the split goes to validation whole, so that nothing of it is fitted."""
+    """A time at the split goes to one side whole, so that nothing that is judged by was fitted."""
     table = examples(1000)
     by_hour = table.column("time").to_numpy() // (300 * STEP) * (300 * STEP)
     fitting, validation = split(prepared(tmp_path, replaced(table, "time", by_hour)))

@@ -6,7 +6,7 @@ import pytest
 
 from model.usecase import parse
 from stream.events import Columns, Decoder
-from stream.profiles import LayoutError, Profiles
+from stream.profiles import ChangelogError, Profiles
 from tests.events import DAY_MS, NOW_MS, START_MS, USECASE, event, records, stream, usecase
 
 DECODE = Decoder(usecase(), 65_536, 0)
@@ -87,9 +87,9 @@ def test_rows_of_other_features_are_refused() -> None:
     """A changelog of another feature layout is an error that says what to do, not a garbled profile."""
     other = Profiles(parse(USECASE.replace('half_life = "1d"', 'half_life = "2d"')))
     folded = other.fold(columns([event()]))
-    with pytest.raises(LayoutError, match="set another engine.id"):
+    with pytest.raises(ChangelogError, match=r"set another engine\.id"):
         Profiles(usecase()).restore(folded.keys, folded.rows)
-    with pytest.raises(LayoutError, match="engine.id"):
+    with pytest.raises(ChangelogError, match=r"engine\.id"):
         Profiles(usecase()).restore([b"ann"], [b"short"])
 
 

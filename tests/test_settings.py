@@ -26,7 +26,7 @@ def test_flags_come_before_the_environment_before_the_file(tmp_path: Path) -> No
     ("text", "says"),
     [
         ('[engine]\nid = "a"\nbatch_records = 0\n', ":3: engine.batch_records: Expected `int` >= 1"),
-        ('[engine]\nbatch_record = 5\n', ":2: engine.batch_record: Object contains unknown field"),
+        ("[engine]\nbatch_record = 5\n", ":2: engine.batch_record: Object contains unknown field"),
         ('[kafka]\nsecurity_protocol = "TLS"\n', ":2: kafka.security_protocol: Invalid enum value 'TLS'"),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\n', "needs kafka.sasl_username and kafka.sasl_password_file"),
         ('[kafka]\nssl_ca_file = "/none.pem"\n', "kafka.ssl_ca_file: there is no file /none.pem"),
@@ -45,11 +45,11 @@ def test_a_wrong_file_names_line_and_rule(tmp_path: Path, text: str, says: str) 
 
 def test_a_wrong_variable_or_flag_is_named() -> None:
     """A value that does not fit names the variable or the flag it came from; an unknown variable is refused."""
-    with pytest.raises(SettingsError, match="EDDYLINE_ENGINE_BATCH_RECORDS.*'many'"):
+    with pytest.raises(SettingsError, match=r"EDDYLINE_ENGINE_BATCH_RECORDS.*'many'"):
         load(None, {"EDDYLINE_ENGINE_BATCH_RECORDS": "many"})
-    with pytest.raises(SettingsError, match="--events-max-bad-ratio.*'2'"):
+    with pytest.raises(SettingsError, match=r"--events-max-bad-ratio.*'2'"):
         load(None, {}, {("events", "max_bad_ratio"): "2"})
-    with pytest.raises(SettingsError, match="EDDYLINE_ENGINE_NAME is not a setting"):
+    with pytest.raises(SettingsError, match=r"EDDYLINE_ENGINE_NAME is not a setting"):
         load(None, {"EDDYLINE_ENGINE_NAME": "x"})
 
 

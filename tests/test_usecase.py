@@ -33,6 +33,7 @@ BROKEN = [
     ("name = \"course\"", "", 1, "name: missing required field `name`; add it"),
     ("name = \"course\"", "name = \"My Course\"", 1, "name: a name is"),
     ("[events.page]", "[events.page", 2, "not valid TOML"),
+    ("pace =", 'day = { kind = "time_of_day" }\nday_sin =', 18, "`day` has a column of that name already"),
     ("[events.page]", "[events.Page]", 2, "events.Page: a name is lower case"),
     ('requires = ["item"]', 'requires = ["itm"]', 4, "events.due.requires: invalid enum value 'itm'"),
     ("[decisions.due]", "[decisions.deu]", 6, "decisions.deu: `deu` is not an event type; declare [events.deu]"),

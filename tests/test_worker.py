@@ -9,8 +9,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from confluent_kafka.admin import AdminClient
 
-from deploy.settings import Events, Settings
+from deploy import topics
+from deploy.settings import Events, Settings, kafka_client
+from stream.app import changelog_name
 from stream.producer import EventProducer
 from stream.scoring import Score
 from tests.events import USECASE, event, stream
@@ -95,8 +98,8 @@ def test_events_after_a_quiet_time_are_processed_at_once(settings: Settings, tmp
 
 def test_a_worker_without_its_topics_says_what_to_do(settings: Settings, tmp_path: Path) -> None:
     """Missing topics end the worker before it starts, with the command that creates them."""
-    topics = msgspec.structs.replace(settings.topics, scores="no-such-topic")
-    with Worker(msgspec.structs.replace(settings, topics=topics), tmp_path) as worker:
+    renamed = msgspec.structs.replace(settings.topics, scores="no-such-topic")
+    with Worker(msgspec.structs.replace(settings, topics=renamed), tmp_path) as worker:
         assert worker.process.wait(60) == 2
         assert "there is no topic no-such-topic; create it with `eddyline topics`" in worker.text()
 
@@ -109,6 +112,23 @@ def test_a_changelog_of_other_features_stops_the_worker(settings: Settings, tmp_
         assert worker.stop() == 0
     other = USECASE.replace('half_life = "1d"', 'half_life = "2d"')
     with Worker(settings, tmp_path, usecase=other) as worker:
+        assert worker.process.wait(60) == 1
+        assert "set another engine.id" in worker.text()
+
+
+def test_a_recreated_events_topic_stops_the_worker(settings: Settings, tmp_path: Path) -> None:
+    """When the events topic is deleted and made anew, its small offsets are not taken for events seen before."""
+    send(settings, stream(2000, users=10))
+    with Worker(settings, tmp_path) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        assert worker.stop() == 0
+    admin = AdminClient(kafka_client(settings.kafka))
+    admin.delete_topics([settings.topics.events], operation_timeout=30)[settings.topics.events].result()
+    while settings.topics.events in topics.partition_counts(settings):
+        pass
+    topics.create(settings, changelog_name(settings.engine.id))
+    send(settings, stream(10, users=10))
+    with Worker(settings, tmp_path) as worker:
         assert worker.process.wait(60) == 1
         assert "set another engine.id" in worker.text()
 

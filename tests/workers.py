@@ -43,8 +43,10 @@ class Worker:
         }
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "eddyline", "worker", str(declared), *options]
-                + ["--engine-metrics-port", str(self.port)],
+                [
+                    *(sys.executable, "-m", "eddyline", "worker", str(declared), *options),
+                    *("--engine-metrics-port", str(self.port)),
+                ],
                 stdout=file,
                 stderr=file,
                 env=env,

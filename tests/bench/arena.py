@@ -36,7 +36,7 @@ class Arena:
 
     def __init__(self, broker: str, bundle: Path, directory: Path) -> None:
         self.broker, self._bundle, self._directory = broker, bundle, directory
-        self._admin = AdminClient({"bootstrap.servers": broker})
+        self._admin = AdminClient({"bootstrap.servers": broker, "log_level": 0})
         self._numbers = itertools.count(1)
 
     @contextlib.contextmanager
@@ -83,7 +83,12 @@ class Arena:
     def scores(self, topic: str, until: Callable[[], bool]) -> Iterator[Scored]:
         """Yield what arrives in ``topic``, from its beginning on, until ``until`` says so while nothing arrives."""
         consumer = Consumer(
-            {"bootstrap.servers": self.broker, "group.id": "bench", "enable.auto.commit": False}
+            {
+                "bootstrap.servers": self.broker,
+                "group.id": "bench",
+                "enable.auto.commit": False,
+                "log_level": 0,
+            }
         )
         consumer.assign([TopicPartition(at.topic, at.partition, 0) for at in topics.partitions(topic)])
         try:

@@ -64,7 +64,7 @@ def _eddyline_topics(job: Job) -> None:
 def _faust(job: Job, port: int) -> list[str]:
     del job
     faust = environments.python("faust").with_name("faust")
-    return [str(faust), "-A", "tests.bench.plain_faust", "worker", "-l", "warning", "--web-port", str(port)]
+    return [str(faust), "-A", "tests.bench.plain_faust", "worker", "-l", "warn", "--web-port", str(port)]
 
 
 def _quix(job: Job, port: int) -> list[str]:
@@ -75,7 +75,7 @@ def _quix(job: Job, port: int) -> list[str]:
 def _bytewax(job: Job, port: int) -> list[str]:
     del port
     python = str(environments.python("bytewax"))
-    return [python, "-m", "bytewax.run", "tests.bench.bytewax_app", "-r", job.state]
+    return [python, "-m", "bytewax.run", "tests.bench.bytewax_app", "-r", job.state, "-s", "30", "-b", "0"]
 
 
 def _bytewax_recovery(job: Job) -> None:
@@ -124,9 +124,7 @@ class Running:
         code = self._process.poll()
         if code is not None:
             tail = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL:]
-            raise BenchError(
-                "\n".join([f"{self.name} ended with exit status {code}; {self._log} ends:", *tail])
-            )
+            raise BenchError("\n".join([f"{self.name} ended with exit status {code}; its log ends:", *tail]))
 
     @property
     def cpu_s(self) -> float:

@@ -44,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True):
     restores: int
     parts: tuple[str, ...]
     peers: tuple[Contestant, ...]
+    name: str  # of the results file; a trial does not overwrite a whole run
 
 
 def plan(arguments: Sequence[str] | None = None) -> Plan:
@@ -74,6 +75,7 @@ def plan(arguments: Sequence[str] | None = None) -> Plan:
         restores=1 if quick else 3,
         parts=tuple(part for part in PARTS if part in only) or PARTS,
         peers=tuple(peer for peer in PEERS if peer.name in only) or PEERS,
+        name="stream-trial" if quick or only else "stream",
     )
 
 
@@ -83,6 +85,8 @@ def run(chosen: Plan, arena: Arena, console: Console) -> Results:
     if "agreement" in chosen.parts:
         console.print("agreement: every contestant scores the same 5 000 events")
         results.differences = agreement.differences(arena, chosen.peers)
+        for name, difference in results.differences.items():
+            console.print(f"  {name}: {difference:.1e} from the engine's scores at most")
     if "throughput" in chosen.parts:
         console.print(f"throughput: {chosen.workload.events:,} events of {chosen.workload.users:,} users")
         whole = throughput.fill_topic(arena, chosen.workload)
@@ -125,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 1
     for table in tables(results):
         console.print(table)
-    path = report.write("stream", figures(results), versions())
+    path = report.write(chosen.name, figures(results), versions())
     console.print(f"written to {path.relative_to(report.ROOT)}")
     return 0
 
