@@ -44,7 +44,7 @@ bench-stream: setup ## events a second a core against plain Faust, Quix Streams 
 
 up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 	tests/kafka/install.sh
-	$(RUN) tests.broker
+	$(RUN) tests.up
 
 # uv.lock itself names the index each file came from; the exported form pins the same files by hash alone.
 lock: | $(UV) ## pin every dependency anew

@@ -253,15 +253,22 @@ def _verdicts(declared: Any, settings: Any, values: Iterator[bytes]) -> Iterator
     show_default=True,
     help="where the demo keeps its files; emptied first",
 )
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    default=25_000,
+    show_default=True,
+    help="events a second, or what the machine manages",
+)
 @click.option("--events", "limit", type=click.IntRange(min=1), help="stream at most so many events")
-def demo(example: Path, directory: Path, limit: int | None) -> None:
+def demo(example: Path, directory: Path, rate: float, limit: int | None) -> None:
     """Show the main job on real data: train on the first presentation, stream the rest, score live."""
     declared_at = example / "usecase.toml"
     declared = _usecase(declared_at)
     from stream.demo import DemoError, run
 
     try:
-        run(example, declared, declared_at, directory, limit)
+        run(example, declared, declared_at, directory, rate=rate, limit=limit)
     except DemoError as error:
         _stop(error, 1)
     except KeyboardInterrupt:

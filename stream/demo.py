@@ -69,8 +69,13 @@ class Report(msgspec.Struct, frozen=True):
         return next(bound for bound, n in buckets if n >= q * buckets[-1][1])
 
 
-def run(example: Path, usecase: UseCase, declared_at: Path, directory: Path, limit: int | None) -> None:
-    """Run the demo of the ``example`` folder, keeping its files in ``directory``; at most ``limit`` events."""
+def run(
+    example: Path, usecase: UseCase, declared_at: Path, directory: Path, *, rate: float, limit: int | None
+) -> None:
+    """Run the demo of the ``example`` folder, keeping its files in ``directory``.
+
+    At most ``limit`` events are streamed, at most ``rate`` a second.
+    """
     console = Console()
     begin = time.monotonic()
     shutil.rmtree(directory, ignore_errors=True)
@@ -88,13 +93,13 @@ def run(example: Path, usecase: UseCase, declared_at: Path, directory: Path, lim
     history.replay(lines(first))
     examples = history.examples()
     pq.write_table(examples, directory / "examples.parquet")
-    rate = examples["label"].to_numpy().mean()
-    say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {rate:.1%} of them positive")
+    positive = examples["label"].to_numpy().mean()
+    say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {positive:.1%} of them positive")
     metrics = _train(declared_at, directory)
     say(f"trained the first model: AUC {metrics['auc']:.3f} on the later fifth of {FIRST}")
     with _streaming(declared_at, directory) as (settings, port):
         say("an embedded broker and a worker are up; streaming the rest in order of event time")
-        _stream(console, settings, port, rest, limit)
+        _stream(console, settings, port, itertools.islice(lines(rest), limit), rate)
     say(f"done; scores, model and logs of this run are in {directory}/")
 
 
@@ -183,16 +188,16 @@ def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, i
             worker.kill()
 
 
-def _stream(console: Console, settings: Settings, port: int, events: Path, limit: int | None) -> None:
+def _stream(console: Console, settings: Settings, port: int, values: Iterator[bytes], rate: float) -> None:
     sent = 0
     begin = time.monotonic()
     report = _report(port) or Report({})
-    values = itertools.islice(lines(events), limit)
     with Live(console=console, refresh_per_second=4) as live, EventProducer(settings) as producer:
         shown = (begin, 0.0, 0.0)  # when, records read then, records a second
         exhausted = False
         while not exhausted or report.total("eddyline_records_total") < sent:
             room = AHEAD - (sent - int(report.total("eddyline_records_total")))
+            room = min(room, int((time.monotonic() - begin) * rate) - sent)
             batch = list(itertools.islice(values, max(0, min(room, 5000))))
             for value in batch:
                 producer.send_encoded(key_of(value), value)

@@ -45,7 +45,7 @@ class Broker:
     setpriv); so call `start` and `restart` from a thread that outlives the cluster's use, as pytest's does.
     """
 
-    def __init__(self, directory: Path, nodes: int) -> None:
+    def __init__(self, directory: Path, nodes: int, port: int = 0) -> None:
         """Lay out the nodes' directories and ports; `start` brings them to life."""
         if shutil.which("java") is None or not JARS.is_dir():
             raise BrokerError(f"no Java on the PATH or no Kafka in {JARS}: run tests/kafka/install.sh")
@@ -54,8 +54,10 @@ class Broker:
         # One node gets more: it holds every partition. Three fit beside TensorFlow on a small CI machine.
         self._heap = "-Xmx512m" if nodes == 1 else "-Xmx384m"
         ports = _free_ports(2 * nodes)
-        self._addresses = [f"127.0.0.1:{port}" for port in ports[:nodes]]
-        controllers = [f"127.0.0.1:{port}" for port in ports[nodes:]]
+        if port:
+            ports[0] = port
+        self._addresses = [f"127.0.0.1:{each}" for each in ports[:nodes]]
+        controllers = [f"127.0.0.1:{each}" for each in ports[nodes:]]
         for node, home in enumerate(self._homes):
             home.mkdir(parents=True)
             settings = _settings(node, home / "data", self._addresses[node], controllers)
@@ -63,18 +65,19 @@ class Broker:
             (home / "server.properties").write_text("".join(lines), encoding="utf-8")
 
     @classmethod
-    def start(cls, directory: Path, nodes: int = 1) -> Self:
+    def start(cls, directory: Path, nodes: int = 1, port: int = 0) -> Self:
         """Start a new cluster and return it once every node answers and sees every other.
 
         Args:
             directory: gets a new folder a node, with its settings, data and log; `stop` leaves them there.
             nodes: 1, or 3 for a cluster that survives the loss of one (three replicas, two of them in sync).
+            port: of the first node; 0 for a free one.
 
         Raises:
             BrokerError: Java or the jars are missing, or a node ended or stayed silent for 60 s.
 
         """
-        broker = cls(directory, nodes)
+        broker = cls(directory, nodes, port)
         try:
             broker._format()
             broker.restart(*range(nodes))

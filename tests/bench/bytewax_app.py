@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import bytewax.operators as op  # type: ignore[import-not-found]  # in .venvs/bytewax
+import bytewax.operators as op
 import orjson
 from bytewax.connectors.kafka import KafkaSinkMessage, KafkaSourceMessage
 from bytewax.connectors.kafka import operators as kop

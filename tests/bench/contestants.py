@@ -95,8 +95,8 @@ PEERS = (
         command=_faust,
         more={"BENCH_TAKE": "100"},
     ),
-    Contestant(name="quix", title="Quix Streams", share=0.2, command=_quix),
-    Contestant(name="bytewax", title="Bytewax", share=0.5, command=_bytewax, prepare=_bytewax_recovery),
+    Contestant(name="quix", title="Quix Streams", share=0.5, command=_quix),
+    Contestant(name="bytewax", title="Bytewax", share=1, command=_bytewax, prepare=_bytewax_recovery),
 )
 
 

@@ -35,6 +35,7 @@ class Latency(msgspec.Struct, frozen=True):
     p50_ms: float
     p99_ms: float
     late_ms: float  # by which the producer was behind its schedule at most
+    cores: float  # CPU of the worker meanwhile
 
 
 def measure(arena: Arena, contestant: Contestant, rate: float, seconds: float, users: int) -> Latency:
@@ -45,24 +46,25 @@ def measure(arena: Arena, contestant: Contestant, rate: float, seconds: float, u
     with arena.job(contestant, topic) as job, Running(contestant, job) as running:
         arena.await_count(running, job.scores, ready.decisions)
         with _pacing(arena.broker, topic, rate, SETTLE_S + seconds, users) as producer:
-            begin = time.time() + SETTLE_S
-            heard = [time.monotonic()]
+            begin, cpu = time.time() + SETTLE_S, running.cpu_s
+            started = heard = time.monotonic()
 
             def silent() -> bool:
                 running.check()
-                return producer.poll() is not None and time.monotonic() - heard[-1] > GIVE_UP_S
+                return producer.poll() is not None and time.monotonic() - heard > GIVE_UP_S
 
             found: list[tuple[float, float]] = []  # sent, arrived
             expected = Workload(int(rate * (SETTLE_S + seconds)), users).decisions
             for scored in arena.scores(job.scores, lambda: silent() or len(found) == expected):
-                heard[-1] = time.monotonic()
+                heard = time.monotonic()
                 if scored.id.startswith("at-"):
                     found.append((sent_at(scored.id), scored.at))
+            cores = (running.cpu_s - cpu) / (heard - started)
             paced = Paced(**json.loads(producer.communicate()[0]))
     sent, arrived = np.array(found).T
     waits = 1000 * (arrived - sent)[sent >= begin]
     p50, p99 = np.percentile(waits, [50, 99]).tolist()
-    return Latency(rate, len(waits), paced.decisions - len(found), p50, p99, 1000 * paced.late_s)
+    return Latency(rate, len(waits), paced.decisions - len(found), p50, p99, 1000 * paced.late_s, cores)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ nothing before all profiles are back.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 
@@ -24,7 +25,7 @@ EMPTY_STARTS = 3
 
 
 class Start(msgspec.Struct, frozen=True):
-    """A worker's start, up to its first score, and what it then holds when idle."""
+    """A worker's start, from its first answer about its metrics to its first score; and what it then holds when idle."""
 
     cpu_s: float
     wall_s: float
@@ -57,7 +58,7 @@ def measure(arena: Arena, users: int, restores: int) -> Memory:
     arena.fill(topic, everyone(users))
     with arena.job(ENGINE, topic) as job:
         with Running(ENGINE, job) as running:
-            row_bytes = _await_profiles(running, users)
+            row_bytes = int(_await_metric(running, "eddyline_profiles", users)["eddyline_profile_bytes"])
             time.sleep(IDLE_S)
             resident, peak = running.memory("VmRSS"), running.memory("VmHWM")
         restored = _median([_start(arena, job, number) for number in range(1, restores + 1)])
@@ -78,26 +79,26 @@ def _start(arena: Arena, job: Job, score: int) -> Start:
     with EventProducer(settings(job.broker, job.name, job.events)) as producer:
         event = next(event for event in Workload(1000, 1).drawn() if event.decision)
         producer.send_encoded(event.key, event.encoded(f"start-{score}", START_MS + SPAN_MS))
-    begin = time.monotonic()
     with Running(ENGINE, job) as running:
+        _await_metric(running, "eddyline_profiles", 0)
+        begin, before = time.monotonic(), running.cpu_s
         arena.await_count(running, job.scores, score)
-        wall, cpu = time.monotonic() - begin, running.cpu_s
+        wall, cpu = time.monotonic() - begin, running.cpu_s - before
         time.sleep(IDLE_S)
         return Start(cpu, wall, running.memory("VmRSS"))
 
 
-def _await_profiles(running: Running, users: int) -> int:
+def _await_metric(running: Running, name: str, least: float) -> dict[str, float]:
+    """Wait until the worker's metric is ``least`` or more; returns all metrics. 0 waits for the first answer."""
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
         running.check()
-        try:
+        with contextlib.suppress(OSError):
             metrics = running.metrics()
-        except OSError:
-            metrics = {}
-        if metrics.get("eddyline_profiles", 0) >= users:
-            return int(metrics["eddyline_profile_bytes"])
-        time.sleep(10 * POLL_S)
-    raise BenchError(f"{running.name} has not folded {users} users in {PATIENCE_S:.0f} s")
+            if metrics[name] >= least:
+                return metrics
+        time.sleep(POLL_S)
+    raise BenchError(f"{running.name}: {name} is below {least} after {PATIENCE_S:.0f} s")
 
 
 def _median(starts: list[Start]) -> Start:

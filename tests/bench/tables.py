@@ -67,8 +67,11 @@ def figures(results: Results) -> dict[str, float]:
     if results.memory is not None:
         memory = results.memory
         found["gib_per_million_users"] = _gib_per_million(memory.resident_bytes, memory.users)
-        found["restore_profiles_per_second"] = memory.users / memory.restore_cpu_s
-        found["restore_profiles_per_second_wall"] = memory.users / memory.restore_wall_s
+        # Of few profiles the restore is lost in the noise of a start, and no rate can be given.
+        if memory.restore_cpu_s > 0:
+            found["restore_profiles_per_second"] = memory.users / memory.restore_cpu_s
+        if memory.restore_wall_s > 0:
+            found["restore_profiles_per_second_wall"] = memory.users / memory.restore_wall_s
     return {name: float(f"{value:.5g}") for name, value in sorted(found.items())}
 
 
@@ -138,7 +141,7 @@ def stage_table(run: Run) -> Table:
 def latency_table(latencies: Sequence[tuple[str, Latency]]) -> Table:
     """Latencies of every contestant and rate."""
     table = Table(title="Latency: from a decision's send to its score at a consumer, ms")
-    for column in ("", "events/s", "decisions", "p50", "p99", "not scored", "producer late"):
+    for column in ("", "events/s", "decisions", "p50", "p99", "not scored", "producer late", "worker cores"):
         table.add_column(column, justify="right" if column else "left")
     for name, each in latencies:
         table.add_row(
@@ -149,6 +152,7 @@ def latency_table(latencies: Sequence[tuple[str, Latency]]) -> Table:
             f"{each.p99_ms:.1f}",
             f"{each.lost:,}",
             f"{each.late_ms:.1f}",
+            f"{each.cores:.2f}",
         )
     return table
 
@@ -166,8 +170,10 @@ def memory_table(memory: Memory) -> Table:
     table.add_row("  after a restore", f"{_gib_per_million(memory.restored_resident_bytes, per):.3f}")
     table.add_row("GiB of an empty worker", f"{memory.empty.resident_bytes / 2**30:.3f}")
     table.add_row("GiB at most while folding them", f"{memory.peak_bytes / 2**30:.3f}")
-    table.add_row("restored profiles/s of CPU", f"{per / memory.restore_cpu_s:,.0f}")
-    table.add_row("restored profiles/s by the clock", f"{per / memory.restore_wall_s:,.0f}")
+    for label, seconds in (("of CPU", memory.restore_cpu_s), ("by the clock", memory.restore_wall_s)):
+        table.add_row(
+            f"restored profiles/s {label}", f"{per / seconds:,.0f}" if seconds > 0 else "too few to tell"
+        )
     table.add_row(
         "s CPU and s by the clock of the restore", f"{memory.restore_cpu_s:.2f}  {memory.restore_wall_s:.2f}"
     )
