@@ -12,8 +12,11 @@ as a gap, and a decision never sees events that arrive after it, whatever their 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
+import msgspec
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +28,16 @@ from stream.layout import NEVER, Layout
 Rows = NDArray[np.void]
 DAY_MS = 86_400_000
 SMALLEST = 1e-30  # a divisor below it is 0: what has decayed that far is rounding
+_compiled = cast(Callable[[Any], Any], numba.njit(cache=True, nogil=True))
+
+
+class Folds(msgspec.Struct, frozen=True):
+    """What a fold did."""
+
+    touched: NDArray[np.int64]  # [u] position of the first event of each user whose row changed
+    decisions: NDArray[np.int64]  # [d] positions of the decisions
+    snapshots: Rows  # [d] each decision's row as it stood just before
+    skipped: int  # events that had been folded before
 
 
 def fold(
@@ -33,100 +46,95 @@ def fold(
     table: Rows,
     at: NDArray[np.int64],
     columns: Columns,
-    decision: NDArray[np.bool_],
-) -> tuple[NDArray[np.int64], Rows, Rows]:
-    """Fold ``columns`` (n events) into the rows of ``table`` that they stand ``at`` [n].
+    is_decision: NDArray[np.bool_],
+) -> Folds:
+    """Fold ``columns`` (n events, in offset order) into the rows of ``table`` that they stand ``at`` [n], in place.
 
-    Returns (position [u] of each user's first event, the users' rows as they are now [u], copies of the rows as
-    they stood just before each event that ``decision`` [n] marks, in the events' order); ``table`` is only read.
-
-    Works in rounds: round k takes every user's k-th event, so that a round's users are distinct and a user's
-    events are taken one after the other.
+    ``is_decision`` [E] marks the event types at which a score is wanted. An event whose offset its user's row
+    has seen is skipped.
     """
     n = len(columns)
-    order = np.argsort(at, kind="stable")
-    starts = np.flatnonzero(np.diff(at[order], prepend=-1))  # [u] where each user's events begin
-    sizes = np.diff(starts, append=n)
-    first = order[starts]
-    rows = table[at[first]]
-    snapshots = np.empty(int(decision.sum()), layout.dtype)
-    place = np.cumsum(decision) - 1
-    hashes = _hashes(layout, columns)
-    users = np.arange(len(starts))  # of this round
-    for round_ in range(int(sizes.max(initial=0))):
-        if round_:
-            users = users[sizes[users] > round_]
-        events = order[starts[users] + round_]
-        # The first round is every user once: it works on the rows themselves.
-        here = rows[users] if round_ else rows
-        times = columns.times[events]
-        forgotten = (times - here["latest"] > idle_ms) & (here["latest"] != NEVER)
-        if forgotten.any():
-            here[forgotten] = layout.blank(int(forgotten.sum()))
-        wanted = decision[events]
-        if wanted.any():
-            snapshots[place[events[wanted]]] = here[wanted]
-        _step(layout, here, columns.codes[events], times, columns.values[events], hashes[events])
-        here["offset"] = columns.offsets[events]
-        if round_:
-            rows[users] = here
-    return first, rows, snapshots
+    raw = table.view(np.uint8).reshape(len(table), table.dtype.itemsize)
+    snapshots = np.empty(int(is_decision[columns.codes].sum()), table.dtype)
+    touched, wanted = np.empty(n, np.int64), np.empty(len(snapshots), np.int64)
+    users, decisions, skipped = _fold(
+        *(table[name] for name in ("decayed", "last", "offset", "first", "latest", "seen", "at", "bits")),
+        raw,
+        layout.blank(1).view(np.uint8),
+        snapshots.view(np.uint8).reshape(len(snapshots), table.dtype.itemsize),
+        *(at, columns.offsets, columns.codes, columns.times, np.nan_to_num(columns.values)),
+        *(np.isnan(columns.values), _hashes(layout, columns), is_decision, idle_ms),
+        *(layout.minus_rates, layout.decayed_half_life, layout.decayed_add, layout.counts, layout.sums),
+        *(layout.seen, layout.last, layout.bits, layout.bits_word, layout.bits_size),
+        *(touched, wanted),
+    )
+    return Folds(touched[:users], wanted[:decisions], snapshots[:decisions], skipped)
 
 
-def _step(
-    layout: Layout,
-    rows: Rows,
-    codes: NDArray[np.int64],
-    times: NDArray[np.int64],
-    values: NDArray[np.float64],
-    hashes: NDArray[np.uint64],
-) -> None:
-    """One event into each of n distinct ``rows``, in place."""
-    latest = rows["latest"].copy()
-    known = latest != NEVER
-    if layout.minus_rates.size:
-        elapsed = np.where(known, times - latest, 0) / 1000.0  # [n] seconds, negative for a late event
-        fade = np.exp2(np.abs(elapsed)[:, None] * layout.minus_rates)  # [n, H]
-        added = (np.nan_to_num(values)[:, None] * layout.sums[codes] + layout.counts[codes])[
-            :, layout.decayed_add
-        ]
-        state = rows["decayed"].astype(np.float64).reshape(len(rows), -1)  # [n, D]
-        fade = fade[:, layout.decayed_half_life]  # [n, D]
-        late = elapsed < 0
-        if late.any():
+# One event after another, compiled: in numpy a user's events would need a pass of the whole array each, and
+# people's events come in bursts. Compiled once a machine (about 5 s), then loaded from numba's cache.
+@_compiled
+def _fold(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912 — one loop, no calls
+    decayed, last, offset, first, latest, seen, last_at, bits,  # noqa: ANN001 — columns of the table
+    raw, blank, snapshots,  # noqa: ANN001 — rows as bytes
+    at, offsets, codes, times, values, no_value, hashes, is_decision, idle_ms,  # noqa: ANN001 — events
+    minus_rates, half_life_of, add_of, counts, sums, seen_by, last_by, bits_by, bits_word, bits_size,  # noqa: ANN001
+    touched, wanted,  # noqa: ANN001 — results
+):  # fmt: skip
+    users = decisions = skipped = 0
+    fade = np.ones(len(minus_rates))
+    for event in range(len(at)):
+        row, time, code = at[event], times[event], codes[event]
+        if offsets[event] <= offset[row]:
+            skipped += 1
+            continue
+        if offset[row] < offsets[0]:  # its first event of this batch
+            touched[users] = event
+            users += 1
+        if latest[row] != NEVER and time - latest[row] > idle_ms:
+            raw[row] = blank
+        if is_decision[code]:
+            snapshots[decisions] = raw[row]
+            wanted[decisions] = event
+            decisions += 1
+        elapsed = (
+            0.0 if latest[row] == NEVER else (time - latest[row]) / 1000.0
+        )  # seconds, negative when late
+        for rate in range(len(minus_rates)):
+            fade[rate] = np.exp2(abs(elapsed) * minus_rates[rate])
+        for slot in range(decayed.shape[1]):
+            add = counts[code, add_of[slot]] + sums[code, add_of[slot]] * values[event]
             # Whichever of state and event is older is brought forward to the other's time.
-            fresh = ~late
-            state[fresh] *= fade[fresh]
-            added[late] *= fade[late]
-        else:
-            state *= fade
-        state += added
-        rows["decayed"] = state
-    rows["latest"] = np.maximum(latest, times)
-    rows["first"] = np.where(known, np.minimum(rows["first"], times), times)
-    for slot in range(layout.seen.shape[1]):
-        seen = rows["seen"][:, slot]
-        rows["seen"][:, slot] = np.where(layout.seen[codes, slot], np.maximum(seen, times), seen)
-    for slot in range(layout.last.shape[1]):
-        old, at, value = rows["last"][:, slot], rows["at"][:, slot], values.astype(np.float32)
-        # Of two values at one time the larger stays, whichever came first.
-        newer = (times > at) | ((times == at) & (value > old))
-        newer &= layout.last[codes, slot] & ~np.isnan(value)
-        rows["last"][newer, slot] = value[newer]
-        rows["at"][newer, slot] = times[newer]
-    for mask, word, size in layout.bits:
-        hit = np.flatnonzero(mask[codes] & (hashes != 0))
-        bit = hashes[hit] % np.uint64(size)
-        at_word = word + (bit >> np.uint64(6)).astype(np.int64)
-        rows["bits"][hit, at_word] |= np.uint64(1) << (bit & np.uint64(63))
+            if elapsed >= 0:
+                decayed[row, slot] = decayed[row, slot] * fade[half_life_of[slot]] + add
+            elif add != 0:
+                decayed[row, slot] = decayed[row, slot] + add * fade[half_life_of[slot]]
+        first[row] = time if latest[row] == NEVER else min(first[row], time)
+        latest[row] = max(latest[row], time)
+        for slot in range(seen.shape[1]):
+            if seen_by[code, slot]:
+                seen[row, slot] = max(seen[row, slot], time)
+        for slot in range(last.shape[1]):
+            if last_by[code, slot] and not no_value[event]:
+                value = np.float32(values[event])
+                # Of two values at one time the larger stays, whichever came first.
+                if time > last_at[row, slot] or (time == last_at[row, slot] and value > last[row, slot]):
+                    last[row, slot] = value
+                    last_at[row, slot] = time
+        for slot in range(len(bits_size)):
+            if bits_by[code, slot] and hashes[event] != 0:
+                bit = hashes[event] % bits_size[slot]
+                bits[row, bits_word[slot] + bit // 64] |= np.uint64(1) << np.uint64(bit % 64)
+        offset[row] = offsets[event]
+    return users, decisions, skipped
 
 
-def _hashes(layout: Layout, columns: Columns) -> NDArray[np.uint64]:
+def _hashes(layout: Layout, columns: Columns) -> NDArray[np.int64]:
     """The CRC-32 of each event's item where a distinct count needs it; 0 where there is none."""
-    if not layout.bits:
-        return np.zeros(len(columns), np.uint64)
+    if not layout.bits.size:
+        return np.zeros(len(columns), np.int64)
     items = [event.item or "" for event in columns.events]
-    return np.fromiter(map(zlib.crc32, map(str.encode, items)), np.uint64, len(items))
+    return np.fromiter(map(zlib.crc32, map(str.encode, items)), np.int64, len(items))
 
 
 def read(
@@ -184,7 +192,7 @@ class _State:
             return self._since(self._rows["seen"][:, index])
         if field == "last":
             return self._rows["last"][:, index].astype(np.float64)
-        return _distinct(self._rows["bits"], *self._layout.bits[index][1:])
+        return _distinct(self._rows["bits"], self._layout.bits_word[index], self._layout.bits_size[index])
 
     def _decayed(self, name: str) -> NDArray[np.float64]:
         index = self._layout.slots[name][1]

@@ -19,7 +19,10 @@ NEVER = np.iinfo(np.int64).min  # the time of what has not happened
 
 
 class Layout(msgspec.Struct, frozen=True):
-    """Where the slots of a row are. E event types, H half-lives, D decayed, A added, R recency, L last-value, W words of bits."""
+    """Where the slots of a row are.
+
+    E event types, H half-lives, D decayed, A added, R recency, L last-value, B distinct counts on W words of bits.
+    """
 
     dtype: np.dtype[np.void]
     digest: int  # of everything below; a row of another layout is never mistaken for ours
@@ -30,9 +33,9 @@ class Layout(msgspec.Struct, frozen=True):
     sums: NDArray[np.float64]  # [E, A] 1 where the event type adds its value
     seen: NDArray[np.bool_]  # [E, R]
     last: NDArray[np.bool_]  # [E, L]
-    bits: tuple[
-        tuple[NDArray[np.bool_], int, int], ...
-    ]  # ([E], first word, number of bits) a distinct feature
+    bits: NDArray[np.bool_]  # [E, B]
+    bits_word: NDArray[np.int64]  # [B] first of its words
+    bits_size: NDArray[np.int64]  # [B] number of bits
     slots: dict[str, tuple[str, int]]  # feature name -> (field, index)
 
     def blank(self, n: int) -> NDArray[np.void]:
@@ -77,11 +80,8 @@ def layout_of(usecase: UseCase) -> Layout:
     def stack(rows: list[NDArray[np.bool_]]) -> NDArray[np.bool_]:
         return np.array(rows, bool).reshape(len(rows), len(codes)).T.copy()  # [E, len(rows)]
 
-    words = 0
-    bits = []
-    for events, size in distinct:
-        bits.append((mask(events), words, size))
-        words += size // 64
+    sizes = np.array([size for _, size in distinct], np.int64)
+    words = sizes // 64
     added = list(dict.fromkeys((kind, events) for kind, events, _ in decayed))
     kinds = np.array([kind == "count" for kind, _ in added], bool)
     adds = stack([mask(events) for _, events in added]).astype(np.float64)
@@ -98,7 +98,7 @@ def layout_of(usecase: UseCase) -> Layout:
                 ("latest", "<i8"),  # ms, of the latest event: the time that `decayed` stands at
                 ("seen", "<i8", (len(seen),)),  # ms
                 ("at", "<i8", (len(last),)),  # ms, of `last`
-                ("bits", "<u8", (words,)),
+                ("bits", "<u8", (int(words.sum()),)),
             ]
         ),
         digest=zlib.crc32(meaning.encode()),
@@ -109,6 +109,8 @@ def layout_of(usecase: UseCase) -> Layout:
         sums=adds * ~kinds,
         seen=stack([mask(events) for events in seen]),
         last=stack([mask(events) for events in last]),
-        bits=tuple(bits),
+        bits=stack([mask(events) for events, _ in distinct]),
+        bits_word=np.cumsum(words) - words,
+        bits_size=sizes,
         slots=slots,
     )

@@ -80,33 +80,40 @@ class Profiles:
         at = self._index.get(key)
         return None if at is None else self._rows[at : at + 1].copy()
 
+    def warm(self) -> None:
+        """Load or compile the fold now, before the first batch waits for it."""
+        none = np.empty(0, np.int64)
+        self.fold(
+            Columns(
+                keys=[],
+                offsets=none,
+                sent=none,
+                codes=none,
+                times=none,
+                values=np.empty(0, np.float64),
+                events=[],
+            )
+        )
+
     def fold(self, columns: Columns) -> Folded:
         """Fold a batch of one partition, in offset order."""
         at = self._places(columns.keys)
-        fresh = columns.offsets > self._rows["offset"][at]
-        skipped = len(columns) - int(fresh.sum())
-        positions = np.flatnonzero(fresh)
-        if skipped:
-            columns, at = _take(columns, positions), at[positions]
-        decision = self._is_decision[columns.codes]
-        first, rows, snapshots = fold(self._layout, self._idle_ms, self._rows, at, columns, decision)
-        self._rows[at[first]] = rows
+        folds = fold(self._layout, self._idle_ms, self._rows, at, columns, self._is_decision)
         if len(columns):
             self.watermark = max(self.watermark, int(columns.times.max()))
-        wanted = np.flatnonzero(decision)
         return Folded(
-            decisions=positions[wanted],
+            decisions=folds.decisions,
             features=read(
                 self._usecase,
                 self._layout,
-                snapshots,
-                columns.times[wanted],
-                [columns.events[position] for position in wanted],
+                folds.snapshots,
+                columns.times[folds.decisions],
+                [columns.events[position] for position in folds.decisions],
             ),
-            offsets=snapshots["offset"],
-            keys=[columns.keys[position] for position in first],
-            rows=_cut(rows),
-            skipped=skipped,
+            offsets=folds.snapshots["offset"],
+            keys=[columns.keys[position] for position in folds.touched],
+            rows=_cut(self._rows[at[folds.touched]]),
+            skipped=folds.skipped,
         )
 
     def restore(self, keys: Sequence[bytes], values: Sequence[bytes | None]) -> None:
@@ -195,18 +202,6 @@ class Profiles:
         for begin in range(before, after, 65_536):
             end = min(begin + 65_536, after)
             self._rows[begin:end] = self._layout.blank(end - begin)
-
-
-def _take(columns: Columns, positions: NDArray[np.int64]) -> Columns:
-    return Columns(
-        keys=[columns.keys[position] for position in positions],
-        offsets=columns.offsets[positions],
-        sent=columns.sent[positions],
-        codes=columns.codes[positions],
-        times=columns.times[positions],
-        values=columns.values[positions],
-        events=[columns.events[position] for position in positions],
-    )
 
 
 def _cut(rows: Rows) -> list[bytes]:

@@ -43,6 +43,7 @@ class ProfileStore(Store[bytes, Any]):
         self._events = events
         self._usecase = usecase
         self._layout = layout_of(usecase)
+        Profiles(usecase, self._layout).warm()
         self.partitions: dict[int, Profiles] = {}
         self._offsets: dict[TP, int] = {}
         self.restored = 0  # changelog records applied
