@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import click
 
-F = TypeVar("F", bound=Callable[..., Any])
 VERSION = "0.1.0"
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -20,41 +19,40 @@ def _stop(message: object, code: int = 2) -> NoReturn:
     raise SystemExit(code)
 
 
-def _with_settings(*groups: str) -> Callable[[F], F]:
-    """Give a command ``--config`` and a flag for every setting of ``groups``; it receives ``settings``."""
+class _Configured(click.Command):
+    """A command with ``--config`` and a flag for every setting of its ``groups``; it receives ``settings``.
 
-    def decorate(command: F) -> F:
+    The flags are made when the command is used, so that the others, and ``--help``, do not wait for them.
+    """
+
+    def __init__(self, *args: Any, groups: tuple[str, ...], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._groups = groups
+        self._flags: dict[str, tuple[str, str]] = {}
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if not self._flags:
+            from deploy import settings
+
+            self.params.append(click.Option(["--config"], type=EXISTING, help="settings file (TOML)"))
+            for group, name, description, default in settings.fields():
+                if group in self._groups:
+                    flag = f"--{group}-{name}".replace("_", "-")
+                    text = description + (f"  [default: {default}]" if default != "" else "")
+                    self.params.append(click.Option([flag, f"{group}_{name}"], metavar="VALUE", help=text))
+                    self._flags[f"{group}_{name}"] = (group, name)
+        return super().get_params(ctx)
+
+    def invoke(self, ctx: click.Context) -> Any:
         from deploy import settings
 
-        chosen = [field for field in settings.fields() if field[0] in groups]
-
-        def run(config: Path | None, **arguments: Any) -> Any:
-            flags = {
-                (group, name): arguments.pop(f"{group}_{name}")
-                for group, name, _, _ in chosen
-                if arguments.get(f"{group}_{name}") is not None
-            }
-            for group, name, _, _ in chosen:
-                arguments.pop(f"{group}_{name}", None)
-            try:
-                loaded = settings.load(config, flags=flags)
-            except settings.SettingsError as error:
-                _stop(error)
-            return command(settings=loaded, **arguments)
-
-        wrapped: Any = run
-        wrapped.__doc__ = command.__doc__
-        wrapped.__name__ = command.__name__
-        wrapped.__click_params__ = list(getattr(command, "__click_params__", []))
-        for group, name, description, default in reversed(chosen):
-            flag = f"--{group}-{name}".replace("_", "-")
-            shown = f"  [default: {default}]" if default != "" else ""
-            wrapped = click.option(flag, f"{group}_{name}", metavar="VALUE", help=description + shown)(
-                wrapped
-            )
-        return click.option("--config", type=EXISTING, help="settings file (TOML)")(wrapped)  # type: ignore[no-any-return]
-
-    return decorate
+        given = {at: ctx.params.pop(flag) for flag, at in self._flags.items()}
+        flags = {at: value for at, value in given.items() if value is not None}
+        try:
+            ctx.params["settings"] = settings.load(ctx.params.pop("config"), flags=flags)
+        except settings.SettingsError as error:
+            _stop(error)
+        return super().invoke(ctx)
 
 
 def _usecase(path: Path) -> Any:
@@ -76,14 +74,13 @@ def cli() -> None:
     """
 
 
-@cli.command()
+@cli.command(cls=_Configured, groups=("kafka", "topics", "engine", "events"))
 @click.argument("usecase", type=EXISTING)
 @click.option(
     "--model",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="model bundle to score with; none: priors",
 )
-@_with_settings("kafka", "topics", "engine", "events")
 def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     """Read events, keep profiles, score decisions. Start as many as the events topic has partitions."""
     declared = _usecase(usecase)
@@ -110,8 +107,7 @@ def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     stream_app.run(stream_app.create_app(settings, declared, scorer, partitions))
 
 
-@cli.command()
-@_with_settings("kafka", "topics", "engine")
+@cli.command(cls=_Configured, groups=("kafka", "topics", "engine"))
 def topics(settings: Any) -> None:
     """Create the topics that are missing, with matching partitions; the changelog is compacted."""
     from deploy import topics as deployed
@@ -128,12 +124,11 @@ def topics(settings: Any) -> None:
         click.echo(f"{plan.name}: {count} partitions, {state}")
 
 
-@cli.command()
+@cli.command(cls=_Configured, groups=("kafka", "topics"))
 @click.argument("files", type=EXISTING, nargs=-1, required=True)
 @click.option(
     "--rate", type=click.FloatRange(min=0), default=0.0, help="events a second; 0: as fast as they go"
 )
-@_with_settings("kafka", "topics")
 def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
     """Send the events of FILES (JSON Lines, may be gzipped) to the events topic, keyed by user, in file order."""
     import time
@@ -181,11 +176,10 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
         click.echo(f"{without_user:,} of them have no user; a worker will dead-letter those", err=True)
 
 
-@cli.command()
+@cli.command(cls=_Configured, groups=("events",))
 @click.argument("usecase", type=EXISTING)
 @click.argument("events", type=EXISTING, required=False)
 @click.option("--first", default=100_000, show_default=True, help="check at most so many events")
-@_with_settings("events")
 def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None:
     """Validate a use case, and with EVENTS (JSON Lines) a sample of events against it. Exit code 1: bad events."""
     import itertools

@@ -11,7 +11,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from deploy.settings import Settings, kafka_client
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 10.0
 
 
 class TopicError(RuntimeError):

@@ -2,7 +2,7 @@
 
 ``python -m tests.bench.stream`` prints tables and writes ``bench/results/stream.json``. What is measured how stands in
 ``throughput.py``, ``latency.py`` and ``memory.py`` beside this file; ``agreement.py`` first checks that every
-contestant gives the same scores. A quarter of an hour on two cores that nothing else uses.
+contestant gives the same scores. About 25 minutes on two cores that nothing else uses.
 """
 
 from __future__ import annotations
