@@ -4,8 +4,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 
-PYTHON ?= 3.11
+# `make PYTHON=3.12 …` chooses one; by default uv finds a Python that pyproject.toml allows.
+ifdef PYTHON
 export UV_PYTHON = $(PYTHON)
+endif
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
