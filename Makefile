@@ -5,9 +5,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 # `make PYTHON=3.12 …` chooses one; by default uv finds a Python that pyproject.toml allows.
-ifdef PYTHON
-export UV_PYTHON = $(PYTHON)
-endif
+PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
@@ -20,9 +18,9 @@ $(UV):
 	.venvs/uv/bin/python -m pip install --quiet uv
 
 .venv/.ready: requirements.lock pyproject.toml | $(UV)
-	$(UV) venv --quiet --allow-existing .venv
-	$(UV) pip sync --quiet --require-hashes requirements.lock
-	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
+	$(UV) venv --quiet --allow-existing $(if $(PYTHON),--python $(PYTHON)) .venv
+	$(UV) pip sync --quiet --python .venv --require-hashes requirements.lock
+	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $@
 
 demo: setup ## train on the first presentation of the sample, stream the rest, score live
