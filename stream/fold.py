@@ -34,7 +34,7 @@ _compiled = cast(Callable[[Any], Any], numba.njit(cache=True, nogil=True))
 class Folds(msgspec.Struct, frozen=True):
     """What a fold did."""
 
-    touched: NDArray[np.int64]  # [u] position of the first event of each user whose row changed
+    touched: NDArray[np.int64]  # [u] position of the last event of each user whose row changed
     decisions: NDArray[np.int64]  # [d] positions of the decisions
     snapshots: Rows  # [d] each decision's row as it stood just before
     skipped: int  # events that had been folded before
@@ -81,16 +81,13 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912 — on
     minus_rates, half_life_of, add_of, counts, sums, seen_by, last_by, bits_by, bits_word, bits_size,  # noqa: ANN001
     touched, wanted,  # noqa: ANN001 — results
 ):  # fmt: skip
-    users = decisions = skipped = 0
+    folded = decisions = skipped = 0
     fade = np.ones(len(minus_rates))
     for event in range(len(at)):
         row, time, code = at[event], times[event], codes[event]
         if offsets[event] <= offset[row]:
             skipped += 1
             continue
-        if offset[row] < offsets[0]:  # its first event of this batch
-            touched[users] = event
-            users += 1
         if latest[row] != NEVER and time - latest[row] > idle_ms:
             raw[row] = blank
         if is_decision[code]:
@@ -126,6 +123,13 @@ def _fold(  # type: ignore[no-untyped-def]  # noqa: ANN202, C901, PLR0912 — on
                 bit = hashes[event] % bits_size[slot]
                 bits[row, bits_word[slot] + bit // 64] |= np.uint64(1) << np.uint64(bit % 64)
         offset[row] = offsets[event]
+        touched[folded] = event
+        folded += 1
+    users = 0
+    for event in touched[:folded]:
+        if offset[at[event]] == offsets[event]:  # the last of its user's
+            touched[users] = event
+            users += 1
     return users, decisions, skipped
 
 

@@ -46,6 +46,23 @@ def test_a_batch_says_which_users_changed_each_once() -> None:
     assert rows(profiles) == dict(zip(folded.keys, folded.rows, strict=True))
 
 
+def test_a_row_restored_from_the_middle_of_a_batch_is_written_again() -> None:
+    """After a crash that wrote some rows of a batch, reading it again writes exactly the rows that change."""
+    whole, restored = Profiles(usecase()), Profiles(usecase())
+    events = [
+        event(id=f"e{n}", user=user) for n, user in enumerate(["ann", "bob", "ann", "bob", "cid", "ann"])
+    ]
+    half = whole.fold(columns(events[:4]))
+    restored.restore(half.keys, half.rows)
+    whole.fold(columns(events[4:], first=4))
+    folded = restored.fold(columns(events))
+    assert sorted(folded.keys) == [b"ann", b"cid"]
+    assert rows(restored) == rows(whole)
+    assert dict(zip(folded.keys, folded.rows, strict=True)) == {
+        key: rows(whole)[key] for key in (b"ann", b"cid")
+    }
+
+
 def test_profiles_come_back_from_their_changelog() -> None:
     """Restoring every row that was ever written, in order and in any cut, gives the same profiles."""
     events = stream(2000, users=50)

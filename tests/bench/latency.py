@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 
 from tests.bench.arena import Arena
-from tests.bench.contestants import Contestant, Running
-from tests.bench.pace import Paced, sent_at
+from tests.bench.contestants import BenchError, Contestant, Running
+from tests.bench.pace import PREFIX, Paced, sent_at
 from tests.bench.report import ROOT
 from tests.bench.workload import Workload
 
@@ -46,8 +46,8 @@ def measure(arena: Arena, contestant: Contestant, rate: float, seconds: float, u
     with arena.job(contestant, topic) as job, Running(contestant, job) as running:
         arena.await_count(running, job.scores, ready.decisions)
         with _pacing(arena.broker, topic, rate, SETTLE_S + seconds, users) as producer:
-            begin, cpu = time.time() + SETTLE_S, running.cpu_s
-            started = heard = time.monotonic()
+            cpu, started = running.cpu_s, 0.0  # when the first score came
+            heard = time.monotonic()
 
             def silent() -> bool:
                 running.check()
@@ -57,12 +57,16 @@ def measure(arena: Arena, contestant: Contestant, rate: float, seconds: float, u
             expected = Workload(int(rate * (SETTLE_S + seconds)), users).decisions
             for scored in arena.scores(job.scores, lambda: silent() or len(found) == expected):
                 heard = time.monotonic()
-                if scored.id.startswith("at-"):
+                if scored.id.startswith(PREFIX):
+                    if not found:
+                        cpu, started = running.cpu_s, heard
                     found.append((sent_at(scored.id), scored.at))
+            if len(found) < 2:
+                raise BenchError(f"{contestant.name} scored {len(found)} of {expected} decisions")
             cores = (running.cpu_s - cpu) / (heard - started)
             paced = Paced(**json.loads(producer.communicate()[0]))
     sent, arrived = np.array(found).T
-    waits = 1000 * (arrived - sent)[sent >= begin]
+    waits = 1000 * (arrived - sent)[sent >= sent.min() + SETTLE_S]
     p50, p99 = np.percentile(waits, [50, 99]).tolist()
     return Latency(rate, len(waits), paced.decisions - len(found), p50, p99, 1000 * paced.late_s, cores)
 

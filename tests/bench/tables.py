@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 from rich.table import Table
@@ -10,21 +11,30 @@ from rich.table import Table
 from tests.bench.contestants import ENGINE, PEERS
 from tests.bench.latency import Latency
 from tests.bench.memory import Memory
-from tests.bench.throughput import Run, median
+from tests.bench.throughput import Run, median, rate
+from tests.bench.workload import SHARES, TYPES
 
 TITLES = {contestant.name: contestant.title for contestant in (ENGINE, *PEERS)}
 FAUST = ("faust", "faust-take")
 OTHERS = ("quix", "bytewax")
 
-# µs an event from design.md §3, with a tenth of the events decisions and a changelog row for each event: what it gives a score
-# counts a tenth.
+
+class Stage(NamedTuple):
+    """A stage's budget of design.md §3: ``each`` µs for each ``of``, of which there are ``share`` an event."""
+
+    each: float
+    of: str
+    share: float
+
+
+DECISIONS = SHARES[TYPES.index("due")]
 BUDGET = {
-    "decode": 0.8 + 0.75,  # JSON, columns
-    "fold": 0.1 + 0.03 + 0.3,  # counters, features, changelog rows
-    "score": 0.35,
-    "encode": 0.1 * 0.65,
-    "write": 1.1 * 0.7,
-    "the rest": 2.1,  # an agent that does nothing, fed in runs
+    "decode": Stage(0.8 + 0.75, "event", 1),  # JSON, columns
+    "fold": Stage(0.1 + 0.3 + DECISIONS * 0.03, "event", 1),  # counters, changelog rows, features
+    "score": Stage(0.35, "decision", DECISIONS),
+    "encode": Stage(0.65, "decision", DECISIONS),
+    "write": Stage(0.7, "record", 1 + DECISIONS),  # a changelog row an event, a score a decision
+    "the rest": Stage(2.1, "event", 1),  # an agent that does nothing, fed in runs
 }
 TARGETS = {
     "events_per_second_per_core": (">=", 100_000),
@@ -51,15 +61,16 @@ def figures(results: Results) -> dict[str, float]:
     medians = {name: median(runs) for name, runs in results.runs.items() if runs}
     if ENGINE.name in medians:
         ours = medians[ENGINE.name]
-        found["events_per_second_per_core"] = ours.per_core
+        rates = {name: rate(results.runs[name]) for name in medians}
+        found["events_per_second_per_core"] = rates[ENGINE.name]
         found["events_per_second_end_to_end"] = ours.end_to_end
         found["peak_gib"] = ours.peak_bytes / 2**30
         for key, names in (("ratio_to_plain_faust", FAUST), ("ratio_to_best_peer", OTHERS)):
-            rates = [medians[name].per_core for name in names if name in medians]
-            if rates:
-                found[key] = ours.per_core / max(rates)
-        for name in medians.keys() - {ENGINE.name}:
-            found[f"{name.replace('-', '_')}_events_per_second_per_core"] = medians[name].per_core
+            others = [rates[name] for name in names if name in rates]
+            if others:
+                found[key] = rates[ENGINE.name] / max(others)
+        for name in rates.keys() - {ENGINE.name}:
+            found[f"{name.replace('-', '_')}_events_per_second_per_core"] = rates[name]
     for name, latency in results.latencies:
         prefix = "" if name == ENGINE.name else f"{name.replace('-', '_')}_"
         found[f"{prefix}p50_ms_at_{latency.rate:.0f}"] = latency.p50_ms
@@ -102,17 +113,17 @@ def throughput_table(runs: Mapping[str, Sequence[Run]], differences: Mapping[str
         "score difference",
     ):
         table.add_column(column, justify="right" if column else "left")
-    ours = median(runs[ENGINE.name])
+    ours = rate(runs[ENGINE.name])
     for name, each in runs.items():
         if not each:
             continue
-        run, rates = median(each), [run.per_core for run in each]
+        run, middle, rates = median(each), rate(each), [run.per_core for run in each]
         table.add_row(
             TITLES[name],
             f"{run.events:,.0f} x{len(each)}",
-            f"{run.per_core:,.0f} ({min(rates):,.0f} - {max(rates):,.0f})",
-            f"{1e6 / run.per_core:.1f}",
-            "" if name == ENGINE.name else f"{ours.per_core / run.per_core:.1f}x",
+            f"{middle:,.0f} ({min(rates):,.0f} - {max(rates):,.0f})",
+            f"{1e6 / middle:.1f}",
+            "" if name == ENGINE.name else f"{ours / middle:.1f}x",
             f"{run.end_to_end:,.0f}",
             f"{run.cpu_s / run.wall_s:.2f}",
             f"{run.peak_bytes / 2**30:.2f}",
@@ -123,18 +134,21 @@ def throughput_table(runs: Mapping[str, Sequence[Run]], differences: Mapping[str
 
 def stage_table(run: Run) -> Table:
     """The engine's median run by stage, beside the design's budget."""
-    table = Table(title="Eddyline by stage: us an event; stages by the clock, the whole by CPU")
-    for column in ("stage", "measured", "design.md", "over"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    table = Table(title="Eddyline by stage, us: stages by the clock, the whole by CPU")
+    for column in ("stage", "an event", "for each", "measured", "design.md", "over"):
+        table.add_column(column, justify="left" if column in ("stage", "for each") else "right")
     whole = 1e6 * run.cpu_s / run.events
     measured = {**run.stages, "the rest": whole - sum(run.stages.values())}
-    for stage, budget in BUDGET.items():
-        if stage in measured:
-            table.add_row(
-                stage, f"{measured[stage]:.2f}", f"{budget:.2f}", f"{measured[stage] / budget:.1f}x"
-            )
-    total = sum(BUDGET.values())
-    table.add_row("all", f"{whole:.2f}", f"{total:.2f}", f"{whole / total:.1f}x", end_section=True)
+    for name, found in measured.items():
+        stage = BUDGET.get(name)
+        if stage is None:
+            table.add_row(name, f"{found:.2f}")
+            continue
+        each = found / stage.share
+        budget = (f"{each:.2f}", f"{stage.each:.2f}", f"{each / stage.each:.1f}x")
+        table.add_row(name, f"{found:.2f}", stage.of, *budget)
+    total = sum(stage.each * stage.share for stage in BUDGET.values())
+    table.add_row("all", f"{whole:.2f}", "event", f"{whole:.2f}", f"{total:.2f}", f"{whole / total:.1f}x")
     return table
 
 

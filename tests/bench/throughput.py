@@ -63,10 +63,15 @@ def alternate(
     return runs
 
 
+def rate(runs: Sequence[Run]) -> float:
+    """Return the median of the runs' events for each second of CPU."""
+    return statistics.median([run.per_core for run in runs])
+
+
 def median(runs: Sequence[Run]) -> Run:
-    """Return the run whose rate a core is in the middle, the lower of two."""
-    middle = statistics.median_low([run.per_core for run in runs])
-    return next(run for run in runs if run.per_core == middle)
+    """Return the run that comes nearest to the median rate."""
+    middle = rate(runs)
+    return min(runs, key=lambda run: abs(run.per_core - middle))
 
 
 def _run(arena: Arena, contestant: Contestant, events: int, decisions: int) -> Run:
