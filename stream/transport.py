@@ -232,9 +232,20 @@ class Consumer(driver.Consumer):
         return self._committed_offset[tp] or 0
 
     async def perform_seek(self) -> None:
-        """Start again at the committed offsets."""
+        """Start again at the committed offsets, or at the beginning of what was never committed.
+
+        aiokafka leaves the latter where it is, which is past whatever was fetched, and dropped, while the
+        partitions were being assigned.
+        """
         self._forget(list(self._pending))
         await super().perform_seek()
+        never = [
+            tp
+            for tp in self.assignment()
+            if self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset[tp]
+        ]
+        if never:
+            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, never))
 
     def _forget(self, tps: Iterable[TP]) -> None:
         for tp in tps:
