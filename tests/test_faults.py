@@ -62,11 +62,11 @@ def check(settings: Settings, events: list[dict[str, Any]]) -> int:
 
 
 def quick(settings: Settings, **engine: Any) -> Settings:
-    """Settings for faults: a dead worker is noticed within a second, and batches are small."""
+    """Settings for faults: a dead worker is noticed within two seconds, and batches are small."""
     engine = {"batch_records": 1000} | engine
     return msgspec.structs.replace(
         settings,
-        kafka=msgspec.structs.replace(settings.kafka, session_timeout_s=1.0),
+        kafka=msgspec.structs.replace(settings.kafka, session_timeout_s=2.0),
         engine=msgspec.structs.replace(settings.engine, **engine),
     )
 

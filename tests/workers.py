@@ -23,7 +23,7 @@ from stream.app import changelog_name
 from stream.producer import EventProducer
 from tests.events import USECASE
 
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 
 
 class Worker:
@@ -67,7 +67,11 @@ class Worker:
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"{what}: worker {self.process.poll()}\n{self.text()[-5000:]}")
+                logs = "\n".join(
+                    f"{log.name}:\n{log.read_text(errors='replace')[-3000:]}"
+                    for log in self.log.parent.glob("*.log")
+                )
+                raise AssertionError(f"{what}: {self.log.name} ended with {self.process.poll()}\n{logs}")
             time.sleep(0.05)
 
     def text(self) -> str:
