@@ -179,7 +179,13 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
 @cli.command(cls=_Configured, groups=("events",))
 @click.argument("usecase", type=EXISTING)
 @click.argument("events", type=EXISTING, required=False)
-@click.option("--first", default=100_000, show_default=True, help="check at most so many events")
+@click.option(
+    "--first",
+    type=click.IntRange(min=1),
+    default=100_000,
+    show_default=True,
+    help="check at most so many events",
+)
 def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None:
     """Validate a use case, and with EVENTS (JSON Lines) a sample of events against it. Exit code 1: bad events."""
     import itertools
@@ -196,12 +202,14 @@ def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None
     )
     if events is None:
         return
-    from stream.replay import lines
+    from stream.replay import numbered_lines
 
     bad = 0
     total = 0
     seen: dict[str, int] = {}
-    for number, verdict, detail in _verdicts(declared, settings, itertools.islice(lines(events), first)):
+    for number, verdict, detail in _verdicts(
+        declared, settings, itertools.islice(numbered_lines(events), first)
+    ):
         total += 1
         seen[verdict] = seen.get(verdict, 0) + 1
         if detail:
@@ -216,7 +224,9 @@ def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None
         raise SystemExit(1)
 
 
-def _verdicts(declared: Any, settings: Any, values: Iterator[bytes]) -> Iterator[tuple[int, str, str]]:
+def _verdicts(
+    declared: Any, settings: Any, numbered: Iterator[tuple[int, bytes]]
+) -> Iterator[tuple[int, str, str]]:
     """(line, event type, "") of each good event and (line, reason, detail) of each bad one."""
     import itertools
     import time
@@ -226,7 +236,6 @@ def _verdicts(declared: Any, settings: Any, values: Iterator[bytes]) -> Iterator
 
     decode = Decoder(declared, settings.events.max_bytes, int(settings.events.max_skew_s * 1000))
     names = list(declared.events)
-    numbered = enumerate(values, 1)
     while chunk := list(itertools.islice(numbered, 8192)):
         records = [FileRecord(number, 0, key_of(value), value) for number, value in chunk]
         columns, bad = decode(records, int(time.time() * 1000))

@@ -7,6 +7,7 @@ default. ``eddyline.py`` reads them with :func:`load`; :func:`kafka_client` is w
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ import msgspec
 from msgspec import Meta
 
 from model.usecase import line_of
+
+# Kubernetes tells every pod of a service called eddyline where that is, in variables such as EDDYLINE_PORT.
+KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")
 
 
 class SettingsError(ValueError):
@@ -140,7 +144,7 @@ def load(
     text, table = _read(file)
     known = {f"EDDYLINE_{group}_{name}".upper(): (group, name) for group, name, _, _ in fields()}
     for variable in env:
-        if variable.startswith("EDDYLINE_") and variable not in known:
+        if variable.startswith("EDDYLINE_") and variable not in known and not KUBERNETES.search(variable):
             raise SettingsError(
                 f"{variable} is not a setting; remove it or correct its spelling (`eddyline worker --help` lists them)"
             )

@@ -29,7 +29,8 @@ from stream.events import BadRecord, Record
 from stream.scoring import Scorer
 from stream.table import ProfileStore, ProfileTable, raw_schema
 
-DEAD_LETTER_BYTES = 512 * 1024  # of a record that is longer the rest is cut, so that it fits with its headers
+# Of a record that is longer the rest is cut, so that it fits with its headers; no good key is longer than 1 KiB.
+DEAD_LETTER_BYTES, DEAD_LETTER_KEY_BYTES = 512 * 1024, 1024
 BATCH_BYTES = 1024 * 1024  # of one produce request a partition, Kafka's default limit
 SWEEP_S = 60.0  # seconds between evictions
 
@@ -83,6 +84,8 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
         producer_max_request_size=8 * BATCH_BYTES,
         # On revocation and on stop, what is being processed is finished and committed.
         stream_wait_empty=True,
+        # A standby would hold every profile a second time; restoring reads several 100 000 a second.
+        table_standby_replicas=0,
     )
     changelog = changelog_name(engine.id)
     app.run_topics = frozenset({topics.events, changelog})
@@ -202,14 +205,20 @@ class Worker:
 
     async def evict(self) -> None:
         """Forget idle profiles, with a tombstone each."""
+        consumer = cast(transport.Consumer, self._app.consumer)
         for partition, profiles in list(self._store.partitions.items()):
-            before = self._rows_sent.get(partition)
-            if before is not None:
-                await before  # a tombstone must not overtake its user's row
-            consumer = cast(transport.Consumer, self._app.consumer)
             gone = profiles.evict(consumer.committed(TP(self._topics.events, partition)))
-            await asyncio.gather(*await self._send(self._changelog, partition, gone, [None] * len(gone)))
-            metrics.EVICTED.inc(len(gone))
+            if gone:
+                # A link in the partition's chain of writes: no row of someone who comes back may overtake it.
+                task = asyncio.ensure_future(self._bury(partition, gone, self._rows_sent.get(partition)))
+                self._rows_sent[partition] = task
+                task.add_done_callback(self._written)
+
+    async def _bury(self, partition: int, gone: list[bytes], before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        await asyncio.gather(*await self._send(self._changelog, partition, gone, [None] * len(gone)))
+        metrics.EVICTED.inc(len(gone))
 
 
 def _dead_letters(
@@ -231,7 +240,11 @@ def _dead_letters(
         ]
         if len(value) > DEAD_LETTER_BYTES:
             header.append(("truncated_from", str(len(value)).encode()))
-        keys.append(record.key)
+        key = record.key
+        if key is not None and len(key) > DEAD_LETTER_KEY_BYTES:
+            header.append(("key_truncated_from", str(len(key)).encode()))
+            key = key[:DEAD_LETTER_KEY_BYTES]
+        keys.append(key)
         values.append(value[:DEAD_LETTER_BYTES])
         headers.append(header)
     return keys, values, headers

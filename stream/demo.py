@@ -38,6 +38,7 @@ from stream.replay import History, key_of, lines
 # The embedded broker keeps about 5 MiB a partition: what is not read by then is gone.
 AHEAD = 40_000  # records sent and not yet read
 START_S = 60.0
+MARKER = ".eddyline-demo"  # in a folder that a demo wrote, and may empty
 FIRST = "2013B"  # the presentation that the first model learns from
 
 
@@ -78,8 +79,7 @@ def run(
     """
     console = Console()
     begin = time.monotonic()
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
+    _make_empty(directory)
 
     def say(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - begin:5.1f} s[/dim]  {text}")
@@ -90,17 +90,26 @@ def run(
     _convert(example, rest, later, directory)
     say(f"converted the tables to events: {FIRST} to learn from, {later} to stream")
     history = History(usecase)
-    history.replay(lines(first))
+    history.replay(lines(first), int(time.time() * 1000))
     examples = history.examples()
     pq.write_table(examples, directory / "examples.parquet")
     positive = examples["label"].to_numpy().mean()
     say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {positive:.1%} of them positive")
     metrics = _train(declared_at, directory)
     say(f"trained the first model: AUC {metrics['auc']:.3f} on the later fifth of {FIRST}")
-    with _streaming(declared_at, directory) as (settings, port):
+    with _streaming(declared_at, directory) as (settings, port, worker):
         say("an embedded broker and a worker are up; streaming the rest in order of event time")
-        _stream(console, settings, port, itertools.islice(lines(rest), limit), rate)
+        _stream(console, settings, port, worker, itertools.islice(lines(rest), limit), rate)
     say(f"done; scores, model and logs of this run are in {directory}/")
+
+
+def _make_empty(directory: Path) -> None:
+    if directory.exists() and any(directory.iterdir()):
+        if not (directory / MARKER).exists():
+            raise DemoError(f"{directory} holds files that no demo wrote; name another --directory")
+        shutil.rmtree(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / MARKER).touch()
 
 
 def _presentations(example: Path) -> set[str]:
@@ -148,7 +157,7 @@ def _step(name: str, command: list[str], directory: Path, cwd: Path | None = Non
 
 
 @contextlib.contextmanager
-def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, int]]:
+def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, int, subprocess.Popen[bytes]]]:
     """An embedded broker and a worker on it; both end with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -179,7 +188,7 @@ def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, i
             if worker.poll() is not None or time.monotonic() > deadline:
                 raise DemoError(f"the worker did not start; see {log}")
             time.sleep(0.2)
-        yield settings, port
+        yield settings, port, worker
     finally:
         worker.send_signal(signal.SIGTERM)
         try:
@@ -188,7 +197,14 @@ def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, i
             worker.kill()
 
 
-def _stream(console: Console, settings: Settings, port: int, values: Iterator[bytes], rate: float) -> None:
+def _stream(
+    console: Console,
+    settings: Settings,
+    port: int,
+    worker: subprocess.Popen[bytes],
+    values: Iterator[bytes],
+    rate: float,
+) -> None:
     sent = 0
     begin = time.monotonic()
     report = _report(port) or Report({})
@@ -206,6 +222,8 @@ def _stream(console: Console, settings: Settings, port: int, values: Iterator[by
             if not batch:
                 time.sleep(0.05)
             report = _report(port) or report
+            if worker.poll() is not None:
+                raise DemoError("the worker ended; see worker.log in the demo's directory")
             now = time.monotonic()
             if now - shown[0] > 0.5:
                 read = report.total("eddyline_records_total")

@@ -22,6 +22,7 @@ from model.usecase import UseCase
 EARLIEST_MS = 946_684_800_000  # 2000-01-01: a smaller number is a time in seconds, not milliseconds
 LARGEST_VALUE = 1e15  # profiles add values up in single precision
 
+Amount = Annotated[float, Meta(ge=-LARGEST_VALUE, le=LARGEST_VALUE)]
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
 
 
@@ -96,7 +97,7 @@ class Decoder:
     """
 
     def __init__(self, usecase: UseCase, max_bytes: int, max_skew_ms: int) -> None:
-        kinds: dict[str, Any] = {"number": float | None, "category": str | bool | None}
+        kinds: dict[str, Any] = {"number": Amount | None, "category": str | bool | None}
         context = msgspec.defstruct(
             "EventContext", [(name, kinds[kind], None) for name, kind in usecase.context.items()], gc=False
         )
@@ -114,7 +115,7 @@ class Decoder:
         # A missing value or key among these is a TypeError below, and found one by one.
         values = cast(list[bytes], [record.value for record in records])
         try:
-            if max(map(len, values)) <= self._max_bytes:
+            if max(map(len, values), default=0) <= self._max_bytes:
                 b"".join(values).decode()  # fields that are skipped count too
                 events = list(map(self._decode, values))
                 return self._columns(records, events, now_ms), []
@@ -241,7 +242,7 @@ def _invalid(message: str) -> tuple[Reason, str]:
         reason = Reason.MISSING_FIELD
     elif "$.time`" in message and ("RFC3339" in message or "timezone" in message):
         reason = Reason.IMPOSSIBLE_TIME
-    elif "out of range" in message:
+    elif "out of range" in message or "`float` <=" in message or "`float` >=" in message:
         reason = Reason.NOT_FINITE
     else:
         reason = Reason.WRONG_TYPE

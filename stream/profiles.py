@@ -81,7 +81,8 @@ class Profiles:
         return None if at is None else self._rows[at : at + 1].copy()
 
     def warm(self) -> None:
-        """Load or compile the fold now, before the first batch waits for it."""
+        """Load or compile the fold now, before the first batch waits for it; for profiles that nobody uses."""
+        self._grow(1)  # rows that exist have another memory layout, for the compiler, than none
         none = np.empty(0, np.int64)
         self.fold(
             Columns(

@@ -52,11 +52,16 @@ def key_of(value: bytes) -> bytes | None:
 
 def lines(path: Path) -> Iterator[bytes]:
     """The non-empty lines of the JSON Lines file at ``path``, which may be gzipped."""
+    return (value for _, value in numbered_lines(path))
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The same, each with its line number from 1."""
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for line in file:
+        for number, line in enumerate(file, 1):
             value = line.strip()
             if value:
-                yield value
+                yield number, value
 
 
 class History:
@@ -66,7 +71,7 @@ class History:
         self._usecase = usecase
         self._spec = feature_spec(usecase)
         self._outcomes = {decision.outcome for decision in usecase.decisions.values()}
-        self._happened: dict[tuple[str, str, str | None], list[int]] = {}
+        self._happened: dict[tuple[str | None, ...], list[int]] = {}  # by (type, user) and (type, user, item)
         self._ids: dict[str, list[str | None]] = {name: [] for name in IDS}
         self._times: list[int] = []
         self._numeric: list[NDArray[np.float32]] = []
@@ -74,20 +79,20 @@ class History:
         self._until = 0
         self.bad = 0
 
-    def replay(self, values: Iterable[bytes]) -> None:
-        """Fold encoded events in the order given; bad ones are counted in ``bad``."""
-        decode = Decoder(self._usecase, Events().max_bytes, 0)
+    def replay(self, values: Iterable[bytes], now_ms: int) -> None:
+        """Fold encoded events in the order given; bad ones, at wall clock ``now_ms``, are counted in ``bad``."""
+        limits = Events()
+        decode = Decoder(self._usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
         profiles = Profiles(self._usecase)
         names = list(self._usecase.events)
         outcome_codes = [names.index(name) for name in self._outcomes]
         records = (FileRecord(offset, 0, key_of(value), value) for offset, value in enumerate(values))
         while chunk := list(itertools.islice(records, CHUNK)):
-            columns, bad = decode(chunk, np.iinfo(np.int64).max)
+            columns, bad = decode(chunk, now_ms)
             self.bad += len(bad)
             for position in np.flatnonzero(np.isin(columns.codes, outcome_codes)):
                 event = columns.events[position]
-                for item in {event.item, None}:  # None: for decisions that match on the user alone
-                    key = (event.type, event.user, item)
+                for key in ((event.type, event.user), (event.type, event.user, event.item)):
                     self._happened.setdefault(key, []).append(int(columns.times[position]))
             folded = profiles.fold(columns)
             for position in folded.decisions:
@@ -121,7 +126,7 @@ class History:
         assert user is not None
         decision = self._usecase.decisions[kind]
         close = time + int(decision.window * 1000)
-        key = (decision.outcome, user, item if decision.match == "item" else None)
+        key = (decision.outcome, user, item) if decision.match == "item" else (decision.outcome, user)
         if any(time <= happened <= close for happened in self._happened.get(key, ())):
             return 1
         return 0 if close <= self._until else None

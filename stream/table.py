@@ -46,6 +46,7 @@ class ProfileStore(Store[bytes, Any]):
         Profiles(usecase, self._layout).warm()
         self.partitions: dict[int, Profiles] = {}
         self._offsets: dict[TP, int] = {}
+        self._mine: set[int] = set()  # partitions assigned here
         self.restored = 0  # changelog records applied
 
     def profiles(self, partition: int) -> Profiles:
@@ -59,6 +60,8 @@ class ProfileStore(Store[bytes, Any]):
         try:
             for event in batch:
                 records, tp = event.message.value, event.message.tp
+                if tp.partition not in self._mine:
+                    continue  # Faust hands over what it read before a rebalance took the partition away
                 self.profiles(tp.partition).restore(
                     [record.key for record in records], [record.value for record in records]
                 )
@@ -75,13 +78,15 @@ class ProfileStore(Store[bytes, Any]):
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
         """Note that the profiles of ``tp`` contain the changelog up to ``offset``."""
-        self._offsets[tp] = max(offset, self._offsets.get(tp, -1))
+        if tp.partition in self._mine:
+            self._offsets[tp] = max(offset, self._offsets.get(tp, -1))
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
         """Drop the profiles that now live elsewhere; what stays is not read again."""
         mine = {tp.partition for tp in assigned if tp.topic in self.app.tables.changelog_topics}
+        self._mine = mine
         for partition in [partition for partition in self.partitions if partition not in mine]:
             del self.partitions[partition]
         for tp in [tp for tp in self._offsets if tp.partition not in mine]:

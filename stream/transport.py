@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
@@ -31,12 +31,12 @@ class Run(NamedTuple):
 
 
 class _Pending:
-    """A run handed to the stream: ``done`` once its message is acknowledged."""
+    """A run handed to the stream: ``done`` once its ``message`` is acknowledged."""
 
-    __slots__ = ("done", "generation", "last", "size")
+    __slots__ = ("done", "message", "size")
 
-    def __init__(self, last: int, size: int, generation: int) -> None:
-        self.last, self.size, self.generation, self.done = last, size, generation, False
+    def __init__(self, message: Message, size: int) -> None:
+        self.message, self.size, self.done = message, size, False
 
 
 class LightRecords:
@@ -163,11 +163,7 @@ class Consumer(driver.Consumer):
         if not isinstance(record, Run):
             return super()._to_message(tp, record)
         last = record.records[-1]
-        generation = self.app.consumer_generation_id
-        if self.app.topics.acks_enabled_for(tp.topic):
-            self._pending[tp].append(_Pending(last.offset, len(record.records), generation))
-            self._in_flight += len(record.records)
-        return ConsumerMessage(
+        message = ConsumerMessage(
             tp.topic,
             tp.partition,
             last.offset,
@@ -181,8 +177,12 @@ class Consumer(driver.Consumer):
             0,
             tp,
             # Without it the stream drops the message without a word.
-            generation_id=generation,
+            generation_id=self.app.consumer_generation_id,
         )
+        if self.app.topics.acks_enabled_for(tp.topic):
+            self._pending[tp].append(_Pending(message, len(record.records)))
+            self._in_flight += len(record.records)
+        return message
 
     def ack(self, message: Message) -> bool:
         """Mark a message, for a run topic its whole run, as processed."""
@@ -192,7 +192,7 @@ class Consumer(driver.Consumer):
         self._unacked_messages.discard(message)
         found = False
         for run in self._pending[message.tp]:
-            if run.last == message.offset and run.generation == message.generation_id and not run.done:
+            if run.message is message and not run.done:
                 run.done = found = True
                 self._in_flight -= run.size
                 break
@@ -213,7 +213,7 @@ class Consumer(driver.Consumer):
             return offset
         pending, last = self._pending[tp], None
         while pending and pending[0].done:
-            last = pending.popleft().last
+            last = pending.popleft().message.offset
         return None if last is None else last + 1
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
@@ -222,10 +222,9 @@ class Consumer(driver.Consumer):
             await super()._add_gap(tp, offset_from, offset_to)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Commit what is done, then forget what was handed over: the next owner starts at the commit."""
-        await self.commit()
-        self._forget(list(self._pending))
+        """Finish and commit what the stream has begun; the next owner starts at the commit."""
         await super().on_partitions_revoked(revoked)
+        self._forget(begun=True)
 
     def committed(self, tp: TP) -> int:
         """The offset below which everything of ``tp`` is committed, as far as this process knows."""
@@ -237,7 +236,7 @@ class Consumer(driver.Consumer):
         aiokafka leaves the latter where it is, which is past whatever was fetched, and dropped, while the
         partitions were being assigned.
         """
-        self._forget(list(self._pending))
+        self._forget(begun=False)
         await super().perform_seek()
         never = [
             tp
@@ -247,9 +246,13 @@ class Consumer(driver.Consumer):
         if never:
             await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, never))
 
-    def _forget(self, tps: Iterable[TP]) -> None:
-        for tp in tps:
-            self._in_flight -= sum(run.size for run in self._pending.pop(tp) if not run.done)
+    def _forget(self, *, begun: bool) -> None:
+        """Forget the runs handed over that the stream never took, and with ``begun`` those that it did too."""
+        for tp, runs in self._pending.items():
+            kept = deque(run for run in runs if run.message.tracked and not begun)
+            self._in_flight -= sum(run.size for run in runs if not run.done)
+            self._in_flight += sum(run.size for run in kept if not run.done)
+            self._pending[tp] = kept
         self._acknowledged.set()
 
 

@@ -53,6 +53,7 @@ BAD: list[tuple[str, bytes | None, Reason]] = [
     ("infinity", json.dumps(event(value=float("-inf"))).encode(), Reason.NOT_FINITE),
     ("number out of range", json.dumps(event(value=0)).replace('"value": 0', '"value": 1e999').encode(), Reason.NOT_FINITE),
     ("value beyond single precision", json.dumps(event(value=1e16)).encode(), Reason.NOT_FINITE),
+    ("context beyond single precision", json.dumps(event(context={"price": 1e300})).encode(), Reason.NOT_FINITE),
     ("another user's key", json.dumps(event(user="bob")).encode(), Reason.WRONG_KEY),
     ("user of two lines", json.dumps(event(user="a\nb")).encode(), Reason.WRONG_KEY),
 ]  # fmt: skip

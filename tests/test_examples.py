@@ -17,7 +17,7 @@ from model.examples import ExamplesError, example_table, read_examples, split
 from model.features import Category, CategoryHasher, Features, FeatureSpec, feature_spec
 from stream.replay import History
 from tests.builders import SPEC, START, STEP, examples, prepared, replaced
-from tests.events import DAY_MS, START_MS, event, usecase
+from tests.events import DAY_MS, NOW_MS, START_MS, event, usecase
 
 IDS: dict[str, list[str | None]] = {
     "id": ["b", "a", "c"],
@@ -92,7 +92,7 @@ def test_replayed_decisions_are_read_back(tmp_path: Path) -> None:
         event(id="open", type="offer", user="bob", time=START_MS + 16 * DAY_MS),
     ]
     history = History(usecase())
-    history.replay(map(msgspec.json.encode, events))
+    history.replay(map(msgspec.json.encode, events), NOW_MS)
     table, spec = history.examples(), feature_spec(usecase())
     pq.write_table(table, tmp_path / "examples.parquet")
     read = read_examples(tmp_path / "examples.parquet", spec)

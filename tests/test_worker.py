@@ -8,15 +8,17 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from confluent_kafka.admin import AdminClient
 
 from deploy import topics
 from deploy.settings import Events, Settings, kafka_client
 from stream.app import changelog_name
+from stream.layout import layout_of
 from stream.producer import EventProducer
 from stream.scoring import Score
-from tests.events import USECASE, event, stream
+from tests.events import USECASE, event, stream, usecase
 from tests.test_events import BAD
 from tests.workers import Worker, changelog, lag, read, send
 
@@ -85,6 +87,22 @@ def test_a_flood_of_bad_records_stops_the_worker(settings: Settings, tmp_path: P
         assert "events.max_bad_ratio" in worker.text()
     dead = len(read(settings, settings.topics.dead_letters))
     assert lag(settings) == 4000 - dead  # only what was dead-lettered may be committed
+
+
+def test_a_stopped_worker_has_committed_all_that_it_wrote(settings: Settings, tmp_path: Path) -> None:
+    """SIGTERM in mid-stream: what is being processed is finished and committed, so that nothing is read again."""
+    send(settings, stream(100_000, users=100))
+    engine = msgspec.structs.replace(settings.engine, batch_records=1000, commit_interval_s=60.0)
+    with Worker(msgspec.structs.replace(settings, engine=engine), tmp_path) as worker:
+        worker.wait_for(lambda: worker.metric("eddyline_records_total") > 10_000, "events are flowing")
+        assert worker.stop() == 0
+    dtype = layout_of(usecase()).dtype
+    places = {message.key(): message.partition() for message in read(settings, settings.topics.events)}
+    last: dict[int | None, int] = {}
+    for key, row in changelog(settings).items():
+        offset = int(np.frombuffer(row, dtype)["offset"][0])
+        last[places[key]] = max(offset, last.get(places[key], -1))
+    assert lag(settings) == 100_000 - sum(offset + 1 for offset in last.values())
 
 
 def test_events_after_a_quiet_time_are_processed_at_once(settings: Settings, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -114,7 +115,8 @@ def train(workload: Workload, directory: Path) -> Path:
     if bundle.exists():
         return bundle
     history = History(usecase.load(USECASE))
-    history.replay(value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS))
+    values = (value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS))
+    history.replay(values, int(time.time() * 1000))
     examples = directory / "examples.parquet"
     pq.write_table(history.examples(), examples)
     command = [
