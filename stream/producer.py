@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from deploy.settings import Settings, kafka_client
 
@@ -72,6 +72,10 @@ class EventProducer:
                 break
             except BufferError:
                 self._producer.poll(0.05)  # back-pressure: wait for room
+            except KafkaException as error:
+                raise DeliveryError(
+                    f"an event of {len(value)} bytes was not accepted: {error.args[0]}"
+                ) from error
         self._producer.poll(0)
         self._raise()
 
