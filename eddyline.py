@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import click
 
-VERSION = "0.1.0"
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -65,7 +64,7 @@ def _usecase(path: Path) -> Any:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(VERSION, prog_name="eddyline")
+@click.version_option(package_name="eddyline", prog_name="eddyline")
 def cli() -> None:
     """Streaming, drift-aware personalization on Kafka.
 
@@ -228,17 +227,12 @@ def _verdicts(
     declared: Any, settings: Any, numbered: Iterator[tuple[int, bytes]]
 ) -> Iterator[tuple[int, str, str]]:
     """(line, event type, "") of each good event and (line, reason, detail) of each bad one."""
-    import itertools
     import time
 
-    from stream.events import Decoder
-    from stream.replay import FileRecord, key_of
+    from stream.replay import decoded
 
-    decode = Decoder(declared, settings.events.max_bytes, int(settings.events.max_skew_s * 1000))
     names = list(declared.events)
-    while chunk := list(itertools.islice(numbered, 8192)):
-        records = [FileRecord(number, 0, key_of(value), value) for number, value in chunk]
-        columns, bad = decode(records, int(time.time() * 1000))
+    for records, columns, bad in decoded(declared, settings.events, numbered, int(time.time() * 1000)):
         yield from ((records[record.position].offset, record.reason.value, record.detail) for record in bad)
         yield from (
             (int(at), names[code], "") for at, code in zip(columns.offsets, columns.codes, strict=True)

@@ -150,7 +150,7 @@ class Worker:
         partition = message.partition
         keys = [score.user.encode() for score in processed.scores]
         values = list(map(_encode, processed.scores))
-        encoded = time.perf_counter() - begin
+        metrics.STAGE_SECONDS.labels("encode").inc(time.perf_counter() - begin)
         first = await self._send(self._topics.scores, partition, keys, values)
         first += await self._send(
             self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
@@ -165,7 +165,6 @@ class Worker:
         if acks:
             self._store.set_persisted_offset(TP(self._changelog, partition), acks[-1].offset)
         self._app.consumer.ack(message)
-        metrics.STAGE_SECONDS.labels("encode").inc(encoded)
 
     async def _send(
         self,

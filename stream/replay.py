@@ -20,7 +20,7 @@ from deploy.settings import Events
 from model.examples import IDS, example_table
 from model.features import Features, feature_spec
 from model.usecase import UseCase
-from stream.events import Decoder
+from stream.events import BadRecord, Columns, Decoder
 from stream.profiles import Folded, Profiles
 
 CHUNK = 8192  # records decoded and folded at once
@@ -64,6 +64,16 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, value
 
 
+def decoded(
+    usecase: UseCase, limits: Events, numbered: Iterable[tuple[int, bytes]], now_ms: int
+) -> Iterator[tuple[list[FileRecord], Columns, list[BadRecord]]]:
+    """Encoded events as the worker decodes them, a chunk at a time, their numbers as offsets, at wall clock ``now_ms``."""
+    decode = Decoder(usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
+    records = (FileRecord(number, 0, key_of(value), value) for number, value in numbered)
+    while chunk := list(itertools.islice(records, CHUNK)):
+        yield chunk, *decode(chunk, now_ms)
+
+
 class History:
     """Decisions of a replayed stretch of events, with what is needed to label them."""
 
@@ -81,14 +91,10 @@ class History:
 
     def replay(self, values: Iterable[bytes], now_ms: int) -> None:
         """Fold encoded events in the order given; bad ones, at wall clock ``now_ms``, are counted in ``bad``."""
-        limits = Events()
-        decode = Decoder(self._usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
         profiles = Profiles(self._usecase)
         names = list(self._usecase.events)
         outcome_codes = [names.index(name) for name in self._outcomes]
-        records = (FileRecord(offset, 0, key_of(value), value) for offset, value in enumerate(values))
-        while chunk := list(itertools.islice(records, CHUNK)):
-            columns, bad = decode(chunk, now_ms)
+        for _, columns, bad in decoded(self._usecase, Events(), enumerate(values), now_ms):
             self.bad += len(bad)
             for position in np.flatnonzero(np.isin(columns.codes, outcome_codes)):
                 event = columns.events[position]
