@@ -9,8 +9,9 @@ no commit ever passes a record of a run that is not done.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
@@ -121,15 +122,38 @@ class Consumer(driver.Consumer):
         self._pending: defaultdict[TP, deque[_Pending]] = defaultdict(deque)
         self._in_flight = 0  # records handed over and not acknowledged
         self._acknowledged = asyncio.Event()
+        # Records fetched before their partitions were sought would stand before those sought, which would then look
+        # as if they had been seen. So nothing is handed over until a seek, a fetch and a seek exclude each other,
+        # and an epoch tells what was fetched before the seek.
+        self._sought = False
+        self._seeking = asyncio.Lock()
+        self._epoch = 0
+        self._fetched_in = 0
 
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Message]]:
+        """Hand over what was fetched, of acknowledged topics only what was fetched since the last seek."""
+        records = cast(AsyncGenerator[tuple[TP, Message], None], super().getmany(timeout))
+        async with contextlib.aclosing(records) as fetched:
+            async for tp, message in fetched:
+                if self.app.topics.acks_enabled_for(tp.topic):
+                    if not self._sought or self._fetched_in != self._epoch:
+                        continue
+                    if tp.topic in self.run_topics:
+                        run = _Pending(message, len(cast(Sequence[Any], message.value)))
+                        self._pending[tp].append(run)
+                        self._in_flight += run.size
+                yield tp, message
+
     async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, list[Any]]:
         if self._in_flight > self.IN_FLIGHT * self._run_records and not await self._room(timeout):
             return {}
-        records = await super()._getmany(active_partitions, timeout)
-        records = await self._fuller(records, active_partitions)
+        async with self._seeking:
+            self._fetched_in = self._epoch
+            records = await super()._getmany(active_partitions, timeout)
+            records = await self._fuller(records, active_partitions)
         return {
             tp: [Run(found)] if tp.topic in self.run_topics else found
             for tp, found in records.items()
@@ -163,7 +187,7 @@ class Consumer(driver.Consumer):
         if not isinstance(record, Run):
             return super()._to_message(tp, record)
         last = record.records[-1]
-        message = ConsumerMessage(
+        return ConsumerMessage(
             tp.topic,
             tp.partition,
             last.offset,
@@ -179,10 +203,6 @@ class Consumer(driver.Consumer):
             # Without it the stream drops the message without a word.
             generation_id=self.app.consumer_generation_id,
         )
-        if self.app.topics.acks_enabled_for(tp.topic):
-            self._pending[tp].append(_Pending(message, len(record.records)))
-            self._in_flight += len(record.records)
-        return message
 
     def ack(self, message: Message) -> bool:
         """Mark a message, for a run topic its whole run, as processed."""
@@ -224,6 +244,7 @@ class Consumer(driver.Consumer):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish and commit what the stream has begun; the next owner starts at the commit."""
         await super().on_partitions_revoked(revoked)
+        self._sought = False
         self._forget(begun=True)
 
     def committed(self, tp: TP) -> int:
@@ -236,15 +257,18 @@ class Consumer(driver.Consumer):
         aiokafka leaves the latter where it is, which is past whatever was fetched, and dropped, while the
         partitions were being assigned.
         """
-        self._forget(begun=False)
-        await super().perform_seek()
-        never = [
-            tp
-            for tp in self.assignment()
-            if self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset[tp]
-        ]
-        if never:
-            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, never))
+        async with self._seeking:
+            self._epoch += 1
+            self._forget(begun=False)
+            await super().perform_seek()
+            never = [
+                tp
+                for tp in self.assignment()
+                if self.app.topics.acks_enabled_for(tp.topic) and not self._committed_offset[tp]
+            ]
+            if never:
+                await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, never))
+            self._sought = True
 
     def _forget(self, *, begun: bool) -> None:
         """Forget the runs handed over that the stream never took, and with ``begun`` those that it did too."""
