@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.usecase import Context, Item, TimeOfDay, UseCase
+from model.usecase import Context, Item, TimeOfDay, UseCase, is_category
 
 Float32 = NDArray[np.float32]
 Int32 = NDArray[np.int32]
@@ -52,9 +52,7 @@ def feature_spec(usecase: UseCase) -> FeatureSpec:
     for name, feature in usecase.features.items():
         if isinstance(feature, TimeOfDay):
             numeric += [f"{name}_sin", f"{name}_cos"]
-        elif isinstance(feature, Item) or (
-            isinstance(feature, Context) and usecase.context[feature.field] == "category"
-        ):
+        elif isinstance(feature, Item | Context) and is_category(usecase, name):
             categorical.append(Category(name, feature.buckets))
         else:
             numeric.append(name)

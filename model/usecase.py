@@ -54,17 +54,27 @@ class EventType(_Table, frozen=True):
 
 
 class Decision(_Table, frozen=True):
-    """A decision: an event at which a score is wanted, and the outcome that says whether it was right.
+    """A decision: an event at which a score is wanted, and the outcomes that say whether it was right.
 
-    The label is positive when ``outcome`` arrives for the same user (and, with ``match = "item"``, the
-    same item) within ``window`` of event time. ``prior`` is the score while there is no model: the share
-    of positive outcomes that the owner expects.
+    The label is positive when one of ``outcome`` happens for the same user (and, with ``match = "item"``, the
+    same item) within ``window`` of event time. ``outcome`` is an event type, or several with the weight that an
+    example with such an outcome gets: ``outcome = { bought = 5.0, viewed = 1.0 }``; of several that happened the
+    largest counts, and a negative example weighs 1. ``lateness`` is how far behind its partition's latest event a
+    late outcome, or a decision that comes after its outcome, may arrive and still count: longer keeps labels
+    waiting, and more of them right. ``prior`` is the score while there is no model: the share of positive outcomes
+    that the owner expects.
     """
 
-    outcome: str
+    outcome: str | dict[str, Annotated[float, msgspec.Meta(gt=0, le=1e6)]]
     window: Duration
     match: Literal["item", "user"] = "item"
+    lateness: Duration = Duration(0)
     prior: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
+
+    @property
+    def outcomes(self) -> dict[str, float]:
+        """The weight of each outcome's event type."""
+        return {self.outcome: 1.0} if isinstance(self.outcome, str) else self.outcome
 
 
 class DecayedCount(_Table, frozen=True, tag_field="kind", tag="decayed_count"):
@@ -159,6 +169,29 @@ class Network(_Table, frozen=True):
     dense: tuple[Annotated[int, msgspec.Meta(ge=1, le=4096)], ...] = (64, 32)
 
 
+class Training(_Table, frozen=True):
+    """How models are trained: on the decisions of the last ``train`` before those of the last ``validate``.
+
+    The validation part, all of it later, stops the fitting early and gives the metrics. A history shorter than
+    both is divided in their proportion. ``balance`` weighs both labels alike while fitting, for rare outcomes, and
+    then corrects the score back to the real base rate.
+    """
+
+    train: Duration = Duration(270 * 86400)
+    validate: Duration = Duration(90 * 86400)
+    balance: bool = False
+
+
+class Quality(_Table, frozen=True):
+    """How quality is watched online: over about the last ``examples`` matured decisions, and by each value of ``slices``.
+
+    A slice is a categorical feature. More ``examples`` are steadier and slower to show a change.
+    """
+
+    slices: tuple[str, ...] = ()
+    examples: Annotated[int, msgspec.Meta(ge=100)] = 5000
+
+
 class Profile(_Table, frozen=True):
     """How long a profile lives: ``idle_after`` without an event it is forgotten."""
 
@@ -175,6 +208,8 @@ class UseCase(_Table, frozen=True):
     context: dict[str, ContextKind] = {}
     profile: Profile = Profile()
     model: Network = Network()
+    training: Training = Training()
+    quality: Quality = Quality()
 
 
 def load(path: Path | str) -> UseCase:
@@ -303,15 +338,39 @@ def _problems(usecase: UseCase) -> Iterator[Problem]:
             if not NAME.match(name):
                 yield (table, name), "a name is lower case letters, digits and _, from a letter, up to 63"
     for name, decision in usecase.decisions.items():
-        yield from _unknown(usecase, ("decisions", name), [name])
-        yield from _unknown(usecase, ("decisions", name, "outcome"), [decision.outcome])
-        if decision.outcome == name:
-            yield (
-                ("decisions", name, "outcome"),
-                "a decision cannot be its own outcome; name another event type",
-            )
+        yield from _decision_problems(usecase, name, decision)
     for name, feature in usecase.features.items():
         yield from _feature_problems(usecase, ("features", name), feature)
+    for name in usecase.quality.slices:
+        if not is_category(usecase, name):
+            known = (
+                ", ".join(name for name in usecase.features if is_category(usecase, name))
+                or "none is declared"
+            )
+            yield (
+                ("quality", "slices"),
+                f"`{name}` is not a categorical feature; the categorical ones: {known}",
+            )
+
+
+def _decision_problems(usecase: UseCase, name: str, decision: Decision) -> Iterator[Problem]:
+    yield from _unknown(usecase, ("decisions", name), [name])
+    yield from _unknown(usecase, ("decisions", name, "outcome"), decision.outcomes)
+    if not decision.outcomes:
+        yield ("decisions", name, "outcome"), "at least one outcome is needed; name an event type"
+    if name in decision.outcomes:
+        yield (
+            ("decisions", name, "outcome"),
+            "a decision cannot be its own outcome; name another event type",
+        )
+
+
+def is_category(usecase: UseCase, name: str) -> bool:
+    """Whether ``name`` is a categorical feature of ``usecase``."""
+    feature = usecase.features.get(name)
+    return isinstance(feature, Item) or (
+        isinstance(feature, Context) and usecase.context.get(feature.field) == "category"
+    )
 
 
 def _unknown(usecase: UseCase, keys: tuple[str, ...], names: Iterable[str]) -> Iterator[Problem]:
