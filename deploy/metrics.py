@@ -54,6 +54,50 @@ PROFILE_BYTES = Gauge("eddyline_profile_bytes", "Bytes of the profile rows held 
 RESTORED = Gauge("eddyline_profiles_restored_records", "Changelog records read when partitions came here.")
 EVICTED = Counter("eddyline_profiles_evicted_total", "Profiles forgotten after being idle.")
 
+OUTCOMES = Counter(
+    "eddyline_outcomes_total", "Outcome events, by what came of them: docs/engine.md.", ["result"]
+)
+EXAMPLES = Counter("eddyline_examples_total", "Decisions whose label became known, by label.", ["label"])
+UNTRACKED = Counter(
+    "eddyline_untracked_decisions_total", "Scored decisions that get no example, by reason.", ["reason"]
+)
+OPEN = Gauge("eddyline_open_decisions", "Decisions held here whose window is open.")
+OPEN_BYTES = Gauge("eddyline_open_decision_bytes", "Bytes of the open decisions held here, about.")
+_COHORT = ["model", "slice", "value"]
+CLOSED = Counter(
+    "eddyline_closed_decisions_total",
+    "Decisions whose window is over, by model version, and by slice and value (empty: all).",
+    _COHORT,
+)
+CLOSED_POSITIVES = Counter("eddyline_closed_positives_total", "Positives among them.", _COHORT)
+CLOSED_SCORES = Counter("eddyline_closed_scores_total", "Sum of their scores.", _COHORT)
+CLOSED_LOG_LOSS = Counter("eddyline_closed_log_loss_total", "Sum of their log-losses.", _COHORT)
+QUALITY_DECISIONS = Gauge(
+    "eddyline_quality_decisions", "Effective number of closed decisions behind the measures.", _COHORT
+)
+QUALITY_AUC = Gauge("eddyline_quality_auc", "Area under the ROC curve over the latest closed ones.", _COHORT)
+QUALITY_LOG_LOSS = Gauge("eddyline_quality_log_loss", "Mean log-loss over them.", _COHORT)
+QUALITY_CALIBRATION = Gauge(
+    "eddyline_quality_calibration_error", "Expected calibration error over them.", _COHORT
+)
+QUALITY_BASE_RATE = Gauge("eddyline_quality_base_rate", "Share of positives among them.", _COHORT)
+
+LOG_ROWS = Counter(
+    "eddyline_log_rows_total", "Examples written to the example log, those that a crash repeats included."
+)
+LOG_FILES = Counter("eddyline_log_files_total", "Files that they went to.")
+LOG_FLUSH_SECONDS = Histogram(
+    "eddyline_log_flush_seconds",
+    "Writing what was buffered and committing its offsets.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+LOG_LAST_FLUSH = Gauge("eddyline_log_last_flush_timestamp_seconds", "When that was done last, Unix time.")
+LOG_BUFFERED = Gauge("eddyline_log_buffered_rows", "Examples read and not yet written.")
+LOG_MERGED = Counter("eddyline_log_merged_files_total", "Small files that a compaction made one of.")
+LOG_COMPACTION_FAILURES = Counter(
+    "eddyline_log_compaction_failures_total", "Compactions that failed; their files stay as they are."
+)
+
 
 def serve(port: int) -> None:
     """Serve the metrics on loopback ``port``, in a thread of its own."""

@@ -64,6 +64,7 @@ class Topics(_Group, frozen=True):
 
     events: Annotated[str, Meta(description="what producers send")] = "events"
     scores: Annotated[str, Meta(description="one record per decision")] = "scores"
+    examples: Annotated[str, Meta(description="one record per decision whose label is known")] = "examples"
     dead_letters: Annotated[str, Meta(description="records that cannot be used, with the reason")] = (
         "dead-letters"
     )
@@ -71,7 +72,9 @@ class Topics(_Group, frozen=True):
         int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")
     ] = 8
     replication: Annotated[int, Meta(ge=1, description="copies of every record")] = 1
-    retention_h: Annotated[float, Meta(gt=0, description="hours to keep scores and dead letters")] = 168.0
+    retention_h: Annotated[
+        float, Meta(gt=0, description="hours to keep scores, examples and dead letters")
+    ] = 168.0
 
 
 class Engine(_Group, frozen=True):
@@ -91,6 +94,14 @@ class Engine(_Group, frozen=True):
         float,
         Meta(ge=0, le=1000, description="milliseconds to wait for a fuller batch; 0: take what is there"),
     ] = 5.0
+    max_open: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="most decisions that a partition keeps waiting for their outcome, about 1.5 kB each; "
+            "those beyond are scored and get no example",
+        ),
+    ] = 250_000
     commit_interval_s: Annotated[float, Meta(gt=0, description="seconds between offset commits")] = 1.0
     metrics_port: Annotated[
         int, Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics on loopback; 0: none")
@@ -117,6 +128,32 @@ class Events(_Group, frozen=True):
     ] = 1000
 
 
+class Sink(_Group, frozen=True):
+    """The sink of the example log."""
+
+    log: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="folder or fsspec URL of the example log, such as s3://bucket/log (needs s3fs)",
+        ),
+    ] = "example-log"
+    flush_rows: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000, description="records after which a sink writes, about 2 kB of memory each"),
+    ] = 50_000
+    flush_s: Annotated[
+        float,
+        Meta(gt=0, description="seconds after which it writes what it has; longer: fewer, larger files"),
+    ] = 60.0
+    compact_files: Annotated[
+        int, Meta(ge=2, description="small files of a date, from which on the sink makes one of them")
+    ] = 32
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics on loopback; 0: none")
+    ] = 0
+
+
 class Settings(_Group, frozen=True):
     """All settings, by group."""
 
@@ -124,6 +161,7 @@ class Settings(_Group, frozen=True):
     topics: Topics = Topics()
     engine: Engine = Engine()
     events: Events = Events()
+    sink: Sink = Sink()
 
 
 def fields() -> Iterator[tuple[str, str, str, Any]]:

@@ -39,6 +39,7 @@ def plans(settings: Settings, changelog: str) -> list[Plan]:
     return [
         Plan(topics.events, topics.partitions, {}),
         Plan(topics.scores, topics.partitions, kept),
+        Plan(topics.examples, topics.partitions, kept),
         Plan(topics.dead_letters, topics.partitions, kept),
         Plan(changelog, topics.partitions, compacted),
     ]

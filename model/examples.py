@@ -1,7 +1,8 @@
-"""Examples: decisions whose outcome is known, as a table on disk and as arrays to learn from.
+"""Examples: decisions whose outcome is known, as records, as a table on disk and as arrays to learn from.
 
-:func:`example_table` is what every writer of examples calls (:mod:`stream.replay`), :func:`read_examples` and
-:func:`split` every reader (:mod:`model.training`), so that the layout is known here alone:
+An :class:`Example` is a record of the ``examples`` topic, written by :mod:`stream.feedback`. :func:`table_of` is what
+every writer of example files calls (:mod:`stream.replay`, :mod:`retrain.sink`), :func:`read_examples` every reader
+(:mod:`model.training`), so that the layout is known here alone:
 
 =================  ===================================================================================
 ``id``             string, the decision's, unique
@@ -9,51 +10,99 @@
 ``item``           string, null where the decision names none
 ``type``           string, the decision's event type
 ``time``           int64, the decision's, ms since the epoch
+``score``          float32, what the decision was scored
+``model``          string, the model version that scored
 ``label``          int8, 1 if the outcome came within the window, else 0
 ``sample_weight``  float32 from 0, how much the row counts; optional, 1 where there is no such column
+``outcome_time``   int64, ms, when the outcome that counts happened; null for a negative example
+``closes``         int64, ms, the end of the window: from then on the label of every such decision is known
 ``feature.NAME``   one a feature of the spec: float32, or string for a category; null or NaN is missing
 =================  ===================================================================================
 
 The dot, which no feature's name has, keeps a feature that is called ``item`` or ``label`` apart from the column.
+A crash can leave an example more than once, each time the same: readers keep one a decision's ``id``. Where tables lie
+is the business of :mod:`model.example_log`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from msgspec import Meta
 from numpy.typing import NDArray
 
-from model.features import CategoryHasher, Features, FeatureSpec, Float32, Int32
+from model.example_log import ExampleLogError, encoded, read_table, unique
+from model.features import CategoryHasher, FeatureSpec, Float32, Int32
 
-IDS = ("id", "user", "item", "type")
+# 2000-01-01 to the year 10000, as events have it: what is outside has no date to be filed under.
+Time = Annotated[int, Meta(ge=946_684_800_000, lt=253_402_300_800_000)]
+
+_COLUMNS: tuple[tuple[str, str, pa.DataType], ...] = (
+    ("id", "id", pa.string()),
+    ("user", "user", pa.string()),
+    ("item", "item", pa.string()),
+    ("type", "type", pa.string()),
+    ("time", "time", pa.int64()),
+    ("score", "score", pa.float32()),
+    ("model", "model", pa.string()),
+    ("label", "label", pa.int8()),
+    ("sample_weight", "weight", pa.float32()),
+    ("outcome_time", "outcome_time", pa.int64()),
+    ("closes", "closes", pa.int64()),
+)
 SAMPLE_WEIGHT = "sample_weight"
-VALIDATION = 0.2  # share of rows, the latest, that early stopping and metrics look at and fitting never sees
 
 
 class ExamplesError(Exception):
     """These examples cannot be trained on: the rule, what came, what to do."""
 
 
+class Example(msgspec.Struct, frozen=True, gc=False):
+    """A record of the ``examples`` topic, keyed by user: all of a decision's ``scores`` record, and its label.
+
+    ``weight`` is that of the outcome which counts, 1 for a negative example. ``outcome_time`` and ``closes`` are ms.
+    """
+
+    id: Annotated[str, Meta(min_length=1)]
+    type: str
+    user: Annotated[str, Meta(min_length=1)]
+    item: str | None
+    time: Time
+    score: float
+    model: str
+    profile_offset: int
+    features: dict[str, float | str | None]
+    label: Literal[0, 1]
+    weight: Annotated[float, Meta(ge=0, le=1e6)]
+    outcome_time: Time | None
+    closes: Time
+
+
 class Examples(msgspec.Struct, frozen=True):
-    """n examples in order of time: ``numeric`` [n, F], ``categorical`` [n, C], and [n] of the rest; ``time`` in ms."""
+    """n examples in order of time: ``numeric`` [n, F], ``categorical`` [n, C], and [n] of the rest; times in ms.
+
+    ``user`` numbers the users from 0, ``categories`` [n, C] are the strings that ``categorical`` hashes.
+    """
 
     numeric: Float32
     categorical: Int32
     label: Float32
     sample_weight: Float32
     time: NDArray[np.int64]
+    closes: NDArray[np.int64]
+    user: NDArray[np.int64]
+    categories: NDArray[np.object_]
 
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, rows: slice) -> Examples:
+    def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
         return Examples(*(getattr(self, name)[rows] for name in self.__struct_fields__))
 
     @property
@@ -62,52 +111,63 @@ class Examples(msgspec.Struct, frozen=True):
         return float(np.average(self.label, weights=self.sample_weight))
 
 
+_decode = msgspec.json.Decoder(Example).decode
+
+
+def decode(value: bytes | None) -> Example:
+    """The example that a record of the topic holds; raises :class:`ExamplesError` saying what is wrong with it."""
+    try:
+        return _decode(value or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ExamplesError(f"not a record of the examples topic: {error}") from error
+
+
 def column_of(feature: str) -> str:
     """The name of the column that holds ``feature``."""
     return f"feature.{feature}"
 
 
-def example_table(
-    spec: FeatureSpec,
-    ids: Mapping[str, Sequence[str | None]],
-    times: Sequence[int] | NDArray[np.int64],
-    labels: Sequence[int | None] | NDArray[np.int8],
-    features: Features,
-    sample_weights: Float32 | None = None,
-) -> pa.Table:
-    """The table of n decisions: ``ids`` by column name of :data:`IDS`, ``times`` in ms, ``features`` of ``spec``.
-
-    A decision whose label is None, not being known yet, is left out.
-    """
-    columns: dict[str, pa.Array[Any]] = {name: pa.array(ids[name], pa.string()) for name in IDS}
-    columns["time"] = pa.array(times, pa.int64())
-    columns["label"] = pa.array(labels, pa.int8())
-    if sample_weights is not None:
-        columns[SAMPLE_WEIGHT] = pa.array(sample_weights, pa.float32())
-    for name, numbers in zip(spec.numeric, features.numeric.T, strict=True):
-        columns[column_of(name)] = pa.array(numbers, pa.float32())
-    for category, strings in zip(spec.categorical, features.categorical, strict=True):
-        columns[column_of(category.name)] = pa.array(strings, pa.string())
-    table = pa.table(columns)
-    return table.filter(table.column("label").is_valid())
+def table_of(examples: Sequence[Example], spec: FeatureSpec) -> pa.Table:
+    """The table of ``examples``; of their features those that ``spec`` names, missing where an example has it not."""
+    columns: dict[str, pa.Array[Any]] = {
+        name: pa.array([getattr(example, field) for example in examples], kind)
+        for name, field, kind in _COLUMNS
+    }
+    features = [example.features for example in examples]
+    for name in spec.numeric:
+        columns[column_of(name)] = _column(features, name, pa.float32(), (float, int))
+    for category in spec.categorical:
+        columns[column_of(category.name)] = _column(features, category.name, pa.string(), (str,))
+    return pa.table(columns)
 
 
-def read_examples(path: Path, spec: FeatureSpec) -> Examples:
-    """The examples of the Parquet file ``path`` with the features of ``spec``, sorted by time, then by id.
+def _column(
+    features: Sequence[Mapping[str, Any]], name: str, kind: pa.DataType, types: tuple[type, ...]
+) -> pa.Array[Any]:
+    values = [each.get(name) for each in features]
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowException:  # a feature of that name was of another kind when some were scored
+        return pa.array([value if isinstance(value, types) else None for value in values], kind)
 
+
+def read_examples(
+    where: str | Path, spec: FeatureSpec, begin: int | None = None, end: int | None = None
+) -> Examples:
+    """The examples at ``where`` with the features of ``spec``, one an id, sorted by time, then by id.
+
+    ``where`` is a Parquet file, or the folder or URL of an example log; times are from ``begin`` to before ``end``, ms.
     Raises :class:`ExamplesError` when a column is missing, is of another type or holds what it may not, and when
     there is nothing to learn from.
     """
     numbers = [column_of(name) for name in spec.numeric]
     strings = [column_of(category.name) for category in spec.categorical]
-    table = _read(path, ["id", "time", "label", *numbers, *strings])
-    _check_types(path, table, numbers, strings)
+    table = _read(where, ["id", "user", "time", "closes", "label", *numbers, *strings], begin, end)
+    _check_types(where, table, numbers, strings)
+    table = unique(table)
     table = table.take(pc.sort_indices(table, sort_keys=[("time", "ascending"), ("id", "ascending")]))
-    numeric = [_floats(table, name) for name in numbers]
-    categorical = [table.column(name).cast(pa.string()).to_pylist() for name in strings]
     label = _floats(table, "label")
-    weighted = SAMPLE_WEIGHT in table.column_names
-    weight = _floats(table, SAMPLE_WEIGHT) if weighted else np.ones_like(label)
+    weight = _weights(table)
     for name, values, rule, good in (
         ("label", label, "0 or 1", (label == 0) | (label == 1)),
         (SAMPLE_WEIGHT, weight, "a finite number from 0", np.isfinite(weight) & (weight >= 0)),
@@ -115,37 +175,44 @@ def read_examples(path: Path, spec: FeatureSpec) -> Examples:
         if not good.all():
             row = int(np.argmin(good))
             raise ExamplesError(
-                f"{path}: `{name}` is {rule}, got {values[row]} for id {table.column('id')[row]}; rebuild the dataset"
+                f"{where}: `{name}` is {rule}, got {values[row]} for id {table.column('id')[row]}; rebuild the dataset"
             )
+    categorical, categories = _categorical(table, spec)
     return Examples(
-        numeric=np.column_stack(numeric) if numeric else np.zeros((len(table), 0), np.float32),
-        categorical=CategoryHasher(spec)(categorical, len(table)),
+        numeric=_numeric(table, numbers),
+        categorical=categorical,
         label=label,
         sample_weight=weight,
         time=table.column("time").cast(pa.int64()).to_numpy(),
+        closes=table.column("closes").cast(pa.int64()).to_numpy(),
+        user=encoded(table.column("user"))[0],
+        categories=categories,
     )
 
 
-def _read(path: Path, names: list[str]) -> pa.Table:
-    """The columns ``names`` of the file, and the sample weights where it has them."""
+def _read(where: str | Path, names: list[str], begin: int | None, end: int | None) -> pa.Table:
+    """The columns ``names``, and the sample weights where there are any."""
     try:
-        present = pq.read_schema(path).names
-        if missing := [name for name in names if name not in present]:
-            raise ExamplesError(
-                f"{path}: examples have id, time, label and a column for each feature of the use case; missing: "
-                f"{', '.join(missing)}; rebuild the dataset with this use case"
-            )
-        table = pq.read_table(path, columns=[*names, *({SAMPLE_WEIGHT} & set(present))])
-    except (OSError, pa.ArrowException) as error:
-        raise ExamplesError(f"{path}: not a readable Parquet file: {error}; rebuild the dataset") from error
+        table = read_table(where, begin, end, [*names, SAMPLE_WEIGHT])
+    except ExampleLogError as error:
+        raise ExamplesError(f"{error}; or rebuild the dataset") from error
+    if not table.column_names:
+        raise ExamplesError(
+            f"{where}: there are no examples; correct the path, or wait until labels have matured"
+        )
+    if missing := [name for name in names if name not in table.column_names]:
+        raise ExamplesError(
+            f"{where}: examples have id, user, time, closes, label and a column for each feature of the use case; missing: "
+            f"{', '.join(missing)}; rebuild the dataset with this use case"
+        )
     if len(table) == 0:
         raise ExamplesError(
-            f"{path}: no rows; wait until labels have matured, or widen the dataset's time range"
+            f"{where}: no rows; wait until labels have matured, or widen the dataset's time range"
         )
     return table
 
 
-def _check_types(path: Path, table: pa.Table, numbers: list[str], strings: list[str]) -> None:
+def _check_types(where: str | Path, table: pa.Table, numbers: list[str], strings: list[str]) -> None:
     """Refuse what a cast would turn into something else without a word: a time in µs, a number as a category."""
     kinds = pa.types
     number: tuple[Callable[[pa.DataType], bool], ...]
@@ -154,40 +221,50 @@ def _check_types(path: Path, table: pa.Table, numbers: list[str], strings: list[
     wanted: dict[str, tuple[str, tuple[Callable[[pa.DataType], bool], ...]]]
     wanted = dict.fromkeys((*numbers, "label", SAMPLE_WEIGHT), ("numbers", number))
     wanted |= dict.fromkeys(strings, ("strings", string))
-    wanted["time"] = ("integers, milliseconds", (kinds.is_integer,))
+    wanted |= dict.fromkeys(("time", "closes"), ("integers, milliseconds", (kinds.is_integer,)))
     for name, (what, allowed) in wanted.items():
         if name in table.column_names and not any(kind(table.schema.field(name).type) for kind in allowed):
             got = table.schema.field(name).type
-            raise ExamplesError(f"{path}: `{name}` is a column of {what}, got {got}; rebuild the dataset")
-    if nulls := table.column("time").null_count:
-        raise ExamplesError(
-            f"{path}: every example has a time, got {nulls} rows without; rebuild the dataset"
-        )
+            raise ExamplesError(f"{where}: `{name}` is a column of {what}, got {got}; rebuild the dataset")
+    for name in ("id", "user", "time", "closes"):
+        if nulls := table.column(name).null_count:
+            raise ExamplesError(
+                f"{where}: every example has `{name}`, got {nulls} rows without; rebuild the dataset"
+            )
+
+
+def _categorical(table: pa.Table, spec: FeatureSpec) -> tuple[Int32, NDArray[np.object_]]:
+    """Embedding rows [n, C] and their strings [n, C]; each string is hashed once."""
+    shape = len(table), len(spec.categorical)
+    ids, objects = np.empty(shape, np.int32), np.empty(shape, np.object_)
+    for j, category in enumerate(spec.categorical):
+        codes, dictionary = encoded(table.column(column_of(category.name)))
+        strings = dictionary.to_pylist()
+        hashed = CategoryHasher(FeatureSpec((), (category,)))([strings], len(strings))  # [k, 1]
+        ids[:, j] = hashed[codes, 0]
+        objects[:, j] = np.array(strings, np.object_)[codes]
+    return ids, objects
+
+
+def _numeric(table: pa.Table, names: list[str]) -> Float32:
+    numeric = np.empty((len(table), len(names)), np.float32)
+    for j, name in enumerate(names):
+        numeric[:, j] = _floats(table, name)
+    return numeric
 
 
 def _floats(table: pa.Table, name: str) -> Float32:
-    values: Float32 = table.column(name).cast(pa.float32(), safe=False).to_numpy()  # null becomes NaN
+    values: Float32 = _float32(table, name).to_numpy()  # null becomes NaN
     return values
 
 
-def split(examples: Examples) -> tuple[Examples, Examples]:
-    """Rows to fit and, all strictly later, about the last 20 % to validate; rows of one time stay together.
+def _float32(table: pa.Table, name: str) -> Any:
+    return table.column(name).cast(pa.float32(), safe=False)
 
-    Raises :class:`ExamplesError` unless both have both labels: otherwise nothing can be fitted, or nothing judged.
-    """
-    wanted = int(len(examples) * (1 - VALIDATION))
-    edges = [int(np.searchsorted(examples.time, examples.time[wanted], side)) for side in ("left", "right")]
-    cut = min(
-        (edge for edge in edges if 0 < edge < len(examples)), key=lambda edge: abs(edge - wanted), default=0
-    )
-    parts = examples[:cut], examples[cut:]
-    for part, what in zip(
-        parts, ("the earliest 80 %, which are fitted,", "the latest 20 %, which judge,"), strict=True
-    ):
-        labels = np.unique(part.label[part.sample_weight > 0]).astype(int).tolist()
-        if labels != [0, 1]:
-            raise ExamplesError(
-                f"examples of both labels are needed in {what} got labels {labels} in {len(part)} of {len(examples)} "
-                "rows; widen the dataset's time range or check the join of outcomes"
-            )
-    return parts
+
+def _weights(table: pa.Table) -> Float32:
+    """Sample weights [n]; null, as files without the column read in a log of others, is 1."""
+    if SAMPLE_WEIGHT not in table.column_names:
+        return np.ones(len(table), np.float32)
+    weights: Float32 = pc.coalesce(_float32(table, SAMPLE_WEIGHT), pa.scalar(1.0, pa.float32())).to_numpy()
+    return weights

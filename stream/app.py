@@ -1,8 +1,8 @@
 """The worker: Faust feeds the engine from Kafka, and what comes out is written in an order that loses nothing.
 
-For each run of a partition: scores and dead letters are written and acknowledged first, then the changelog rows,
-then the source offset may be committed. A crash at any moment repeats a decision at most; it never skips one,
-because a row that says an event is folded is only ever written after that event's score.
+For each run of a partition: scores, examples and dead letters are written and acknowledged first, then the changelog,
+then the source offset may be committed. A crash at any moment repeats a decision or an example at most; it never skips
+one, because what says that an event is folded and joined is only ever written after that event's score and examples.
 """
 
 from __future__ import annotations
@@ -16,34 +16,38 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import faust
-import msgspec
 from faust.types import TP, Message
 from faust.types.auth import CredentialsT
 
 from deploy import metrics
+from deploy.dead_letters import Headers, dead_letter
 from deploy.settings import Settings, password, ssl_context
 from model.usecase import UseCase
 from stream import transport
 from stream.engine import Engine, Processed
 from stream.events import BadRecord, Record
+from stream.quality import Added, Cohort, Quality
 from stream.scoring import Scorer
-from stream.table import ProfileStore, ProfileTable, raw_schema
+from stream.table import StateStore, StateTable, raw_schema
 
-# Of a record that is longer the rest is cut, so that it fits with its headers; no good key is longer than 1 KiB.
-DEAD_LETTER_BYTES, DEAD_LETTER_KEY_BYTES = 512 * 1024, 1024
 BATCH_BYTES = 1024 * 1024  # of one produce request a partition, Kafka's default limit
 SWEEP_S = 60.0  # seconds between evictions
 
-Headers = list[tuple[str, bytes]]
 NO_HEADERS: Headers = []
+QUALITY_GAUGES = {
+    "decisions": metrics.QUALITY_DECISIONS,
+    "base_rate": metrics.QUALITY_BASE_RATE,
+    "auc": metrics.QUALITY_AUC,
+    "log_loss": metrics.QUALITY_LOG_LOSS,
+    "calibration_error": metrics.QUALITY_CALIBRATION,
+}
 
 log = logging.getLogger(__name__)
-_encode = msgspec.json.Encoder().encode
 
 
 def changelog_name(engine_id: str) -> str:
-    """The topic that profiles are kept in, of the engine ``engine_id``."""
-    return f"{engine_id}-profiles-changelog"
+    """The topic that profiles and open decisions are kept in, of the engine ``engine_id``."""
+    return f"{engine_id}-state-changelog"
 
 
 class App(faust.App):
@@ -90,8 +94,10 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
     changelog = changelog_name(engine.id)
     app.run_topics = frozenset({topics.events, changelog})
     app.run_records, app.run_wait_s = engine.batch_records, engine.batch_wait_ms / 1000
-    table = ProfileTable(app, usecase, partitions, events=topics.events, changelog=changelog)
-    worker = Worker(app, table, Engine(usecase, settings.events, scorer), settings)
+    table = StateTable(
+        app, usecase, partitions, events=topics.events, changelog=changelog, max_open=engine.max_open
+    )
+    worker = Worker(app, table, Engine(usecase, settings.events, scorer), Quality(usecase), settings)
     app.agent(app.topic(topics.events, schema=raw_schema()), name="events")(worker.consume)
     app.timer(interval=1.0)(worker.report)
     app.timer(interval=SWEEP_S)(worker.evict)
@@ -101,16 +107,20 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
 class Worker:
     """Processes runs in order and writes their results, with several runs' writes under way at once."""
 
-    def __init__(self, app: App, table: ProfileTable, engine: Engine, settings: Settings) -> None:
+    def __init__(
+        self, app: App, table: StateTable, engine: Engine, quality: Quality, settings: Settings
+    ) -> None:
         self._app, self._table, self._engine, self._topics = app, table, engine, settings.topics
+        self._quality = quality
+        self._shown: set[Cohort] = set()
         self._changelog = changelog_name(settings.engine.id)
         self._rows_sent: dict[int, asyncio.Task[None]] = {}  # by partition, the last run's
         self._failures = 0
 
     @property
-    def _store(self) -> ProfileStore:
+    def _store(self) -> StateStore:
         store = self._table.data
-        assert isinstance(store, ProfileStore)
+        assert isinstance(store, StateStore)
         return store
 
     async def consume(self, stream: Any) -> None:
@@ -126,8 +136,9 @@ class Worker:
 
     async def _run(self, message: Message) -> None:
         partition, records = message.partition, cast(Sequence[Record], message.value)
-        processed = self._engine.process(self._store.profiles(partition), records, int(time.time() * 1000))
+        processed = self._engine.process(self._store.at(partition), records, int(time.time() * 1000))
         _count(processed)
+        _count_closed(self._quality.observe(processed.joined.closed))
         before = self._rows_sent.get(partition)
         task = asyncio.ensure_future(self._write(message, processed, records, before))
         self._rows_sent[partition] = task
@@ -146,12 +157,10 @@ class Worker:
         before: asyncio.Task[None] | None,
     ) -> None:
         """Write one run's results; ``before`` is the previous run's of the same partition."""
-        begin = time.perf_counter()
-        partition = message.partition
-        keys = [score.user.encode() for score in processed.scores]
-        values = list(map(_encode, processed.scores))
-        metrics.STAGE_SECONDS.labels("encode").inc(time.perf_counter() - begin)
-        first = await self._send(self._topics.scores, partition, keys, values)
+        partition, joined = message.partition, processed.joined
+        users = [score.user.encode() for score in processed.scores]
+        first = await self._send(self._topics.scores, partition, users, processed.values)
+        first += await self._send(self._topics.examples, partition, joined.users, joined.examples)
         first += await self._send(
             self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
         )
@@ -196,17 +205,31 @@ class Worker:
     async def report(self) -> None:
         """Show what is held here."""
         store = self._store
+        states = store.partitions.values()
         metrics.PROFILES.set(len(store))
-        metrics.PROFILE_BYTES.set(sum(profiles.nbytes for profiles in store.partitions.values()))
+        metrics.PROFILE_BYTES.set(sum(state.profiles.nbytes for state in states))
+        metrics.OPEN.set(sum(len(state.pending) for state in states))
+        metrics.OPEN_BYTES.set(sum(state.pending.nbytes for state in states))
+        self._show_quality()
         metrics.RESTORED.set(store.restored)
         metrics.SCORING_FAILURES.inc(self._engine.scoring_failures - self._failures)
         self._failures = self._engine.scoring_failures
 
+    def _show_quality(self) -> None:
+        measures = self._quality.measures()
+        for cohort in self._shown.difference(measures):
+            for gauge in QUALITY_GAUGES.values():
+                gauge.remove(*cohort)
+        for cohort, measured in measures.items():
+            for field, gauge in QUALITY_GAUGES.items():
+                gauge.labels(*cohort).set(getattr(measured, field))
+        self._shown = set(measures)
+
     async def evict(self) -> None:
         """Forget idle profiles, with a tombstone each."""
         consumer = cast(transport.Consumer, self._app.consumer)
-        for partition, profiles in list(self._store.partitions.items()):
-            gone = profiles.evict(consumer.committed(TP(self._topics.events, partition)))
+        for partition, state in list(self._store.partitions.items()):
+            gone = state.profiles.evict(consumer.committed(TP(self._topics.events, partition)))
             if gone:
                 # A link in the partition's chain of writes: no row of someone who comes back may overtake it.
                 task = asyncio.ensure_future(self._bury(partition, gone, self._rows_sent.get(partition)))
@@ -222,41 +245,46 @@ class Worker:
 
 def _dead_letters(
     tp: TP, records: Sequence[Record], bad: Sequence[BadRecord]
-) -> tuple[list[bytes | None], list[bytes | None], list[Headers]]:
-    """Keys, values and headers: the records as they came, with where they came from and why they cannot be used."""
-    keys: list[bytes | None] = []
-    values: list[bytes | None] = []
-    headers: list[Headers] = []
-    for each in bad:
-        record = records[each.position]
-        value = record.value or b""
-        header = [
-            ("topic", tp.topic.encode()),
-            ("partition", str(tp.partition).encode()),
-            ("offset", str(record.offset).encode()),
-            ("reason", each.reason.encode()),
-            ("detail", each.detail[:1000].encode(errors="replace")),
-        ]
-        if len(value) > DEAD_LETTER_BYTES:
-            header.append(("truncated_from", str(len(value)).encode()))
-        key = record.key
-        if key is not None and len(key) > DEAD_LETTER_KEY_BYTES:
-            header.append(("key_truncated_from", str(len(key)).encode()))
-            key = key[:DEAD_LETTER_KEY_BYTES]
-        keys.append(key)
-        values.append(value[:DEAD_LETTER_BYTES])
-        headers.append(header)
-    return keys, values, headers
+) -> tuple[list[bytes | None], list[bytes], list[Headers]]:
+    """Keys, values and headers of the dead letters of a run."""
+    letters = [
+        dead_letter(
+            *(tp.topic, tp.partition, record.offset, record.key, record.value),
+            reason=each.reason.value,
+            detail=each.detail,
+        )
+        for each, record in ((each, records[each.position]) for each in bad)
+    ]
+    return (
+        [letter.key for letter in letters],
+        [letter.value for letter in letters],
+        [letter.headers for letter in letters],
+    )
 
 
 def _count(processed: Processed) -> None:
     metrics.RECORDS.inc(processed.records)
     metrics.BATCH_RECORDS.observe(processed.records)
     metrics.SKIPPED.inc(processed.skipped)
+    joined = processed.joined
+    metrics.EXAMPLES.labels("positive").inc(joined.positives)
+    metrics.EXAMPLES.labels("negative").inc(len(joined.examples) - joined.positives)
+    for outcome, count in joined.outcomes.items():
+        metrics.OUTCOMES.labels(outcome.value).inc(count)
+    for reason, count in joined.untracked.items():
+        metrics.UNTRACKED.labels(reason.value).inc(count)
     for bad in processed.bad:
         metrics.DEAD_LETTERS.labels(bad.reason.value).inc()
     for stage, seconds in processed.seconds.items():
         metrics.STAGE_SECONDS.labels(stage).inc(seconds)
+
+
+def _count_closed(added: dict[Cohort, Added]) -> None:
+    for cohort, each in added.items():
+        metrics.CLOSED.labels(*cohort).inc(each.decisions)
+        metrics.CLOSED_POSITIVES.labels(*cohort).inc(each.positives)
+        metrics.CLOSED_SCORES.labels(*cohort).inc(each.score)
+        metrics.CLOSED_LOG_LOSS.labels(*cohort).inc(each.log_loss)
 
 
 def _observe(processed: Processed, now: float) -> None:

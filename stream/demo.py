@@ -28,12 +28,13 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.broker import EmbeddedBroker
-from deploy.settings import Engine, Kafka, Settings
+from deploy.settings import Engine, Events, Kafka, Settings
 from deploy.topics import plans
 from model.usecase import UseCase
 from stream.app import changelog_name
+from stream.files import key_of, lines, merged, survey
 from stream.producer import EventProducer
-from stream.replay import History, key_of, lines
+from stream.replay import Replay, examples_of
 
 # The embedded broker keeps about 5 MiB a partition: what is not read by then is gone.
 AHEAD = 40_000  # records sent and not yet read
@@ -89,14 +90,13 @@ def run(
     _convert(example, first, FIRST, directory)
     _convert(example, rest, later, directory)
     say(f"converted the tables to events: {FIRST} to learn from, {later} to stream")
-    history = History(usecase)
-    history.replay(lines(first), int(time.time() * 1000))
-    examples = history.examples()
+    replay = Replay(usecase, Events(), None)
+    examples = examples_of(usecase, replay.run(merged([survey(first)]), int(time.time() * 1000)))
     pq.write_table(examples, directory / "examples.parquet")
     positive = examples["label"].to_numpy().mean()
     say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {positive:.1%} of them positive")
     metrics = _train(declared_at, directory)
-    say(f"trained the first model: AUC {metrics['auc']:.3f} on the later fifth of {FIRST}")
+    say(f"trained the first model: AUC {metrics['auc']:.3f} on the later quarter of {FIRST}")
     with _streaming(declared_at, directory) as (settings, port, worker):
         say("an embedded broker and a worker are up; streaming the rest in order of event time")
         _stream(console, settings, port, worker, itertools.islice(lines(rest), limit), rate)
@@ -139,8 +139,9 @@ def _train(declared_at: Path, directory: Path) -> dict[str, float]:
     _step(
         "training",
         [
-            *(sys.executable, "-m", "model.training", "--usecase", str(declared_at), "--version", "1"),
-            *("--seed", "0", "--examples", str(directory / "examples.parquet"), "--out", str(bundle)),
+            *(sys.executable, "-m", "eddyline", "train", str(declared_at)),
+            *(str(directory / "examples.parquet"), "--out", str(bundle), "--version", "1"),
+            *("--report", str(directory / "report.html")),
         ],
         directory,
     )

@@ -1,10 +1,11 @@
-"""The engine: a run of records becomes scores, changelog rows and dead letters. No Kafka, no clock, no I/O.
+"""The engine: a run of records becomes scores, examples, changelog rows and dead letters. No Kafka, no clock, no I/O.
 
 ``stream/app.py`` feeds it from Kafka and writes what it returns; replay feeds it from files.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +15,13 @@ import msgspec
 from deploy.settings import Events
 from model.usecase import UseCase
 from stream.events import BadRecord, Decoder, Reason, Record
-from stream.profiles import Profiles
+from stream.feedback import Joined
 from stream.scoring import Score, Scorer, Scoring
+from stream.state import State
 
-STAGES = ("decode", "fold", "score")
+STAGES = ("decode", "fold", "score", "encode", "join")
+
+_encode = msgspec.json.Encoder().encode
 
 
 class TooManyBadRecords(RuntimeError):  # noqa: N818 — it reads as what it is
@@ -30,15 +34,17 @@ class Processed(msgspec.Struct, frozen=True):
     records: int
     skipped: int  # events folded before
     scores: list[Score]
+    values: list[bytes]  # their records
     sent: list[int]  # ms since the epoch, when each score's event was sent
-    keys: list[bytes]  # users whose rows changed
-    rows: list[bytes]  # their changelog values
+    joined: Joined
+    keys: list[bytes]  # changelog: what the join changed, its mark, then the users whose rows changed
+    rows: list[bytes | None]
     bad: list[BadRecord]
     seconds: dict[str, float]  # by stage
 
 
 class Engine:
-    """Decodes, folds and scores runs of one use case, one run at a time."""
+    """Decodes, folds, scores and joins runs of one use case, one run at a time."""
 
     def __init__(self, usecase: UseCase, limits: Events, scorer: Scorer | None) -> None:
         self._decode = Decoder(usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
@@ -50,33 +56,42 @@ class Engine:
         """Batches that the model failed on."""
         return self._scoring.failures
 
-    def process(self, profiles: Profiles, records: Sequence[Record], now_ms: int) -> Processed:
-        """Process ``records`` of the partition that ``profiles`` belongs to, at wall clock ``now_ms``.
+    def process(self, state: State, records: Sequence[Record], now_ms: int) -> Processed:
+        """Process ``records``, at least one, of the partition that ``state`` belongs to, at wall clock ``now_ms``.
 
         Raises :class:`TooManyBadRecords` before anything is folded.
         """
-        begin = time.perf_counter()
+        moments = [time.perf_counter()]
         columns, bad = self._decode(records, now_ms)
         self._guard.add(len(records), [(records[record.position].offset, record) for record in bad])
-        decoded = time.perf_counter()
-        folded = profiles.fold(columns)
-        after_fold = time.perf_counter()
+        moments.append(time.perf_counter())
+        folded = state.profiles.fold(columns)
+        moments.append(time.perf_counter())
         events = [columns.events[position] for position in folded.decisions]
         scores = (
             self._scoring(events, folded.features, columns.times[folded.decisions], folded.offsets)
             if events
             else []
         )
-        scored = time.perf_counter()
+        moments.append(time.perf_counter())
+        values = list(map(_encode, scores))
+        moments.append(time.perf_counter())
+        joined = state.pending.join(columns, folded.decisions, scores, values, records[-1].offset)
+        moments.append(time.perf_counter())
         return Processed(
             records=len(records),
             skipped=folded.skipped,
             scores=scores,
+            values=values,
             sent=columns.sent[folded.decisions].tolist(),
-            keys=folded.keys,
-            rows=folded.rows,
+            joined=joined,
+            keys=joined.keys + folded.keys,
+            rows=[*joined.values, *folded.rows],
             bad=bad,
-            seconds={"decode": decoded - begin, "fold": after_fold - decoded, "score": scored - after_fold},
+            seconds={
+                stage: end - begin
+                for stage, (begin, end) in zip(STAGES, itertools.pairwise(moments), strict=True)
+            },
         )
 
 

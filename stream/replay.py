@@ -1,15 +1,15 @@
-"""Replay: events from files through the worker's own decode, fold and features, without Kafka.
+"""Replay: events from files through the worker's own engine, in order of event time, without Kafka.
 
-Builds the examples that a first model is trained on. Called by the demo.
+For backtests, and for building training sets from history: the same events give the same profiles, scores and
+examples as they would through Kafka (in one partition, the same to the byte). Called by the command line, the demo
+and the quality benchmark.
 """
 
 from __future__ import annotations
 
-import gzip
-import itertools
-from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import NamedTuple
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
@@ -17,122 +17,157 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deploy.settings import Events
-from model.examples import IDS, example_table
-from model.features import Features, feature_spec
+from model.evaluation import auc, calibration_error, log_loss
+from model.examples import Example, table_of
+from model.features import Float32, feature_spec
 from model.usecase import UseCase
-from stream.events import BadRecord, Columns, Decoder
-from stream.profiles import Folded, Profiles
+from stream.engine import Engine, Processed
+from stream.feedback import Outcomes, Untracked
+from stream.files import FileRecord, key_of
+from stream.quality import MISSING
+from stream.scoring import Scorer
+from stream.state import State
 
-CHUNK = 8192  # records decoded and folded at once
+UNBOUNDED = 1 << 62  # a replay tracks every decision
+SWEEP = 64  # chunks between evictions of idle profiles
 
-
-class FileRecord(NamedTuple):
-    """A line of an event file, as if it had come from Kafka."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
+_example = msgspec.json.Decoder(Example).decode
 
 
-class _User(msgspec.Struct):
-    user: str
+class Replay:
+    """One pass over a history, as one partition whose offsets number the events from 0."""
 
+    def __init__(self, usecase: UseCase, limits: Events, scorer: Scorer | None) -> None:
+        self._engine = Engine(usecase, limits, scorer)
+        self.state = State(usecase, UNBOUNDED)
 
-_user_of = msgspec.json.Decoder(_User).decode
+    @property
+    def scoring_failures(self) -> int:
+        """Batches that the model failed on."""
+        return self._engine.scoring_failures
 
+    def run(self, chunks: Iterable[Sequence[bytes]], now_ms: int) -> Iterator[Processed]:
+        """Process ``chunks`` of encoded events in their order, at wall clock ``now_ms``; yields what each came to.
 
-def key_of(value: bytes) -> bytes | None:
-    """The key that an encoded event belongs under, its user in UTF-8; None if it has none."""
-    try:
-        return _user_of(value).user.encode()
-    except (msgspec.DecodeError, UnicodeError):
-        return None
-
-
-def lines(path: Path) -> Iterator[bytes]:
-    """The non-empty lines of the JSON Lines file at ``path``, which may be gzipped."""
-    return (value for _, value in numbered_lines(path))
-
-
-def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The same, each with its line number from 1."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            value = line.strip()
-            if value:
-                yield number, value
-
-
-def decoded(
-    usecase: UseCase, limits: Events, numbered: Iterable[tuple[int, bytes]], now_ms: int
-) -> Iterator[tuple[list[FileRecord], Columns, list[BadRecord]]]:
-    """Encoded events as the worker decodes them, a chunk at a time, their numbers as offsets, at wall clock ``now_ms``."""
-    decode = Decoder(usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
-    records = (FileRecord(number, 0, key_of(value), value) for number, value in numbered)
-    while chunk := list(itertools.islice(records, CHUNK)):
-        yield chunk, *decode(chunk, now_ms)
-
-
-class History:
-    """Decisions of a replayed stretch of events, with what is needed to label them."""
-
-    def __init__(self, usecase: UseCase) -> None:
-        self._usecase = usecase
-        self._spec = feature_spec(usecase)
-        self._outcomes = {decision.outcome for decision in usecase.decisions.values()}
-        self._happened: dict[tuple[str | None, ...], list[int]] = {}  # by (type, user) and (type, user, item)
-        self._ids: dict[str, list[str | None]] = {name: [] for name in IDS}
-        self._times: list[int] = []
-        self._numeric: list[NDArray[np.float32]] = []
-        self._categorical: list[list[str | None]] = [[] for _ in self._spec.categorical]
-        self._until = 0
-        self.bad = 0
-
-    def replay(self, values: Iterable[bytes], now_ms: int) -> None:
-        """Fold encoded events in the order given; bad ones, at wall clock ``now_ms``, are counted in ``bad``."""
-        profiles = Profiles(self._usecase)
-        names = list(self._usecase.events)
-        outcome_codes = [names.index(name) for name in self._outcomes]
-        for _, columns, bad in decoded(self._usecase, Events(), enumerate(values), now_ms):
-            self.bad += len(bad)
-            for position in np.flatnonzero(np.isin(columns.codes, outcome_codes)):
-                event = columns.events[position]
-                for key in ((event.type, event.user), (event.type, event.user, event.item)):
-                    self._happened.setdefault(key, []).append(int(columns.times[position]))
-            folded = profiles.fold(columns)
-            for position in folded.decisions:
-                event = columns.events[position]
-                for name, column in self._ids.items():
-                    column.append(getattr(event, name))
-                self._times.append(int(columns.times[position]))
-            self._keep(folded)
-            self._until = max(self._until, profiles.watermark)
-
-    def _keep(self, folded: Folded) -> None:
-        self._numeric.append(folded.features.numeric)
-        for kept, column in zip(self._categorical, folded.features.categorical, strict=True):
-            kept.extend(column)
-
-    def examples(self) -> pa.Table:
-        """The matured decisions, one a row, as :mod:`model.examples` lays them out.
-
-        A decision whose window had not closed when the events ended, and that has no outcome yet, is left out.
+        Raises :class:`stream.engine.TooManyBadRecords`.
         """
-        labels = [
-            self._label(*row)
-            for row in zip(self._ids["type"], self._ids["user"], self._ids["item"], self._times, strict=True)
-        ]
-        none = np.empty((0, len(self._spec.numeric)), np.float32)
-        features = Features(np.concatenate([none, *self._numeric]), tuple(self._categorical))
-        return example_table(self._spec, self._ids, self._times, labels, features)
+        offset = 0
+        for number, chunk in enumerate(chunks, 1):
+            records = [FileRecord(at, 0, key_of(value), value) for at, value in enumerate(chunk, offset)]
+            offset += len(records)
+            if records:
+                yield self._engine.process(self.state, records, now_ms)
+            if number % SWEEP == 0:
+                self.state.profiles.evict(offset)
 
-    def _label(self, kind: str | None, user: str | None, item: str | None, time: int) -> int | None:
-        assert kind is not None
-        assert user is not None
-        decision = self._usecase.decisions[kind]
-        close = time + int(decision.window * 1000)
-        key = (decision.outcome, user, item) if decision.match == "item" else (decision.outcome, user)
-        if any(time <= happened <= close for happened in self._happened.get(key, ())):
-            return 1
-        return 0 if close <= self._until else None
+
+def examples_of(usecase: UseCase, results: Iterable[Processed]) -> pa.Table:
+    """The examples that matured in ``results``, as :mod:`model.examples` lays them out."""
+    examples = [_example(value) for processed in results for value in processed.joined.examples]
+    return table_of(examples, feature_spec(usecase))
+
+
+class Cohort(msgspec.Struct, frozen=True):
+    """Quality of the decisions of one UTC month by one model version: all, or those with one ``value`` of a ``slice``."""
+
+    month: str
+    model: str
+    slice: str
+    value: str
+    decisions: int
+    base_rate: float
+    auc: float
+    log_loss: float
+    calibration_error: float
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replay came to; counts are of events and decisions."""
+
+    events: int
+    bad: dict[str, int]  # by reason
+    users: int  # whose profile is alive at the end
+    decisions: dict[str, int]  # by model version
+    scoring_failures: int
+    examples: int
+    positives: int
+    open: int  # decisions whose window had not closed when the events ended
+    outcomes: dict[Outcomes, int]
+    untracked: dict[Untracked, int]
+    quality: list[Cohort]
+
+
+class Tally:
+    """Adds up what a replay yields."""
+
+    def __init__(self, usecase: UseCase, replay: Replay) -> None:
+        self._slices, self._replay = usecase.quality.slices, replay
+        self._events = self._examples = self._positives = 0
+        self._bad: Counter[str] = Counter()
+        self._decisions: Counter[str] = Counter()
+        self._outcomes: Counter[Outcomes] = Counter()
+        self._untracked: Counter[Untracked] = Counter()
+        # Of each closed decision, in columns; a history may have many millions.
+        self._times, self._scores, self._labels = array("q"), array("f"), array("b")
+        self._cohort = array("q")  # its number among the pairs of model version and slice values
+        self._cohorts: dict[tuple[str, tuple[str | None, ...]], int] = {}
+
+    def add(self, processed: Processed) -> None:
+        """Take a chunk in."""
+        joined = processed.joined
+        self._events += processed.records
+        self._bad.update(bad.reason.value for bad in processed.bad)
+        self._decisions.update(score.model for score in processed.scores)
+        self._examples += len(joined.examples)
+        self._positives += joined.positives
+        self._outcomes.update(joined.outcomes)
+        self._untracked.update(joined.untracked)
+        for entry in joined.closed:
+            self._times.append(entry.time)
+            self._scores.append(entry.score)
+            self._labels.append(entry.label)
+            self._cohort.append(self._cohorts.setdefault((entry.model, entry.slices), len(self._cohorts)))
+
+    def summary(self) -> Summary:
+        """The sums so far, and the quality of every cohort that has closed."""
+        return Summary(
+            events=self._events,
+            bad=dict(self._bad),
+            users=len(self._replay.state.profiles),
+            decisions=dict(self._decisions),
+            scoring_failures=self._replay.scoring_failures,
+            examples=self._examples,
+            positives=self._positives,
+            open=len(self._replay.state.pending),
+            outcomes=dict(self._outcomes),
+            untracked=dict(self._untracked),
+            quality=self._quality(),
+        )
+
+    def _quality(self) -> list[Cohort]:
+        months = np.array(self._times, "datetime64[ms]").astype("datetime64[M]")
+        score, label = np.array(self._scores, np.float32), np.array(self._labels, np.float32)
+        groups: dict[tuple[str, str, str, str], list[NDArray[np.int64]]] = {}
+        pairs, at = np.unique(np.stack([months.astype(np.int64), self._cohort]), axis=1, return_inverse=True)
+        cohorts = list(self._cohorts)
+        for number, (month, cohort) in enumerate(pairs.T.tolist()):
+            positions = np.flatnonzero(at == number)
+            (model, values), when = cohorts[cohort], str(np.datetime64(month, "M"))
+            groups.setdefault((when, model, "", ""), []).append(positions)
+            for name, value in zip(self._slices, values, strict=True):
+                groups.setdefault((when, model, name, value or MISSING), []).append(positions)
+        return [
+            _cohort(group, score[rows], label[rows])
+            for group, rows in ((group, np.concatenate(groups[group])) for group in sorted(groups))
+        ]
+
+
+def _cohort(group: tuple[str, str, str, str], score: Float32, label: Float32) -> Cohort:
+    return Cohort(
+        *group,
+        decisions=len(label),
+        base_rate=float(label.mean()),
+        auc=auc(label, score),
+        log_loss=log_loss(label, score),
+        calibration_error=calibration_error(label, score),
+    )

@@ -1,6 +1,6 @@
-"""Profiles behind Faust's table: one :class:`stream.profiles.Profiles` a partition, restored from the changelog.
+"""State behind Faust's table: one :class:`stream.state.State` a partition, restored from the changelog.
 
-Faust decides which partitions live here and replays their changelog; ``stream/app.py`` folds and writes.
+Faust decides which partitions live here and replays their changelog; ``stream/app.py`` processes and writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from faust.types import TP
 from model.usecase import UseCase
 from stream.layout import layout_of
 from stream.profiles import ChangelogError, Profiles
+from stream.state import State
 
 
 class Raw(faust.Codec):
@@ -35,24 +36,24 @@ def raw_schema() -> faust.Schema[Any, Any]:
     return faust.Schema(key_type=None, value_type=None, key_serializer=Raw(), value_serializer=Raw())
 
 
-class ProfileStore(Store[bytes, Any]):
-    """Profiles by partition. Rows are written to the changelog in batches by the app, not key by key."""
+class StateStore(Store[bytes, Any]):
+    """State by partition. It is written to the changelog in batches by the app, not key by key."""
 
-    def __init__(self, usecase: UseCase, events: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, usecase: UseCase, events: str, max_open: int, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._events = events
-        self._usecase = usecase
+        self._usecase, self._max_open = usecase, max_open
         self._layout = layout_of(usecase)
         Profiles(usecase, self._layout).warm()
-        self.partitions: dict[int, Profiles] = {}
+        self.partitions: dict[int, State] = {}
         self._offsets: dict[TP, int] = {}
         self._mine: set[int] = set()  # partitions assigned here
         self.restored = 0  # changelog records applied
 
-    def profiles(self, partition: int) -> Profiles:
-        """The profiles of ``partition``, empty ones if it is new here."""
+    def at(self, partition: int) -> State:
+        """The state of ``partition``, an empty one if it is new here."""
         if partition not in self.partitions:
-            self.partitions[partition] = Profiles(self._usecase, self._layout)
+            self.partitions[partition] = State(self._usecase, self._max_open, self._layout)
         return self.partitions[partition]
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
@@ -62,7 +63,7 @@ class ProfileStore(Store[bytes, Any]):
                 records, tp = event.message.value, event.message.tp
                 if tp.partition not in self._mine:
                     continue  # Faust hands over what it read before a rebalance took the partition away
-                self.profiles(tp.partition).restore(
+                self.at(tp.partition).restore(
                     [record.key for record in records], [record.value for record in records]
                 )
                 self.restored += len(records)
@@ -73,18 +74,18 @@ class ProfileStore(Store[bytes, Any]):
             raise
 
     def persisted_offset(self, tp: TP) -> int | None:
-        """The changelog offset that this process's profiles of ``tp`` are known to contain, or None."""
+        """The changelog offset that this process's state of ``tp`` is known to contain, or None."""
         return self._offsets.get(tp)
 
     def set_persisted_offset(self, tp: TP, offset: int) -> None:
-        """Note that the profiles of ``tp`` contain the changelog up to ``offset``."""
+        """Note that the state of ``tp`` contains the changelog up to ``offset``."""
         if tp.partition in self._mine:
             self._offsets[tp] = max(offset, self._offsets.get(tp, -1))
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP], generation_id: int = 0
     ) -> None:
-        """Drop the profiles that now live elsewhere; what stays is not read again."""
+        """Drop the state that now lives elsewhere; what stays is not read again."""
         mine = {tp.partition for tp in assigned if tp.topic in self.app.tables.changelog_topics}
         self._mine = mine
         for partition in [partition for partition in self.partitions if partition not in mine]:
@@ -93,7 +94,7 @@ class ProfileStore(Store[bytes, Any]):
             del self._offsets[tp]
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Stop the worker if profiles have seen offsets that the events topic does not have."""
+        """Stop the worker if the state has seen offsets that the events topic does not have."""
         mine = [TP(self._events, tp.partition) for tp in active_tps if tp.partition in self.partitions]
         if not mine:
             return
@@ -103,25 +104,25 @@ class ProfileStore(Store[bytes, Any]):
             if seen >= end:
                 await self.app.crash(
                     ChangelogError(
-                        f"profiles of {tp.topic}/{tp.partition} have seen offset {seen}, but the topic ends at {end}: it "
+                        f"the state of {tp.topic}/{tp.partition} has seen offset {seen}, but the topic ends at {end}: it "
                         "was deleted and made anew, and its events would be skipped as seen before; set another "
-                        "engine.id to build the profiles anew"
+                        "engine.id to build it anew"
                     )
                 )
 
     def __iter__(self) -> Iterator[bytes]:
-        for profiles in self.partitions.values():
-            yield from profiles
+        for state in self.partitions.values():
+            yield from state.profiles
 
     def __len__(self) -> int:
-        return sum(map(len, self.partitions.values()))
+        return sum(len(state.profiles) for state in self.partitions.values())
 
     def __contains__(self, key: object) -> bool:
-        return any(key in profiles for profiles in self.partitions.values())
+        return any(key in state.profiles for state in self.partitions.values())
 
     def __getitem__(self, key: bytes) -> Any:
-        for profiles in self.partitions.values():
-            row = profiles.row(key)
+        for state in self.partitions.values():
+            row = state.profiles.row(key)
             if row is not None:
                 return row
         raise KeyError(key)
@@ -148,16 +149,16 @@ class ProfileStore(Store[bytes, Any]):
         """Nothing: the changelog is the backup."""
 
 
-class ProfileTable(faust.Table[bytes, Any]):
-    """Faust's table over a :class:`ProfileStore`."""
+class StateTable(faust.Table[bytes, Any]):
+    """Faust's table over a :class:`StateStore`."""
 
     def __init__(
-        self, app: faust.App, usecase: UseCase, partitions: int, *, events: str, changelog: str
+        self, app: faust.App, usecase: UseCase, partitions: int, *, events: str, changelog: str, max_open: int
     ) -> None:
-        self._usecase, self._events = usecase, events
+        self._usecase, self._events, self._max_open = usecase, events, max_open
         super().__init__(
             app,
-            name="profiles",
+            name="state",
             partitions=partitions,
             changelog_topic=app.topic(
                 changelog,
@@ -173,11 +174,12 @@ class ProfileTable(faust.Table[bytes, Any]):
         )
         app.tables.add(self)
 
-    def _new_store(self) -> ProfileStore:
-        return ProfileStore(
+    def _new_store(self) -> StateStore:
+        return StateStore(
             self._usecase,
             self._events,
-            "profiles://",
+            self._max_open,
+            "state://",
             self.app,
             self,
             table_name=self.name,

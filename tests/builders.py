@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 
 from model import usecase
 from model.bundle import Bundle, read, write_manifest
-from model.examples import Examples, example_table, read_examples
-from model.features import Features, Float32, Int32, feature_spec
+from model.examples import Example, Examples, read_examples, table_of
+from model.features import Float32, Int32, feature_spec
 
 ROOT = Path(__file__).parent.parent
 ROWS = 4000
 START, STEP = 1_700_000_000_000, 60_000  # ms: the first example's time, and from one to the next
+WINDOW = 600_000  # ms, shorter than the use case's, so that closed windows lie close behind the decisions
 
 USECASE = """
 name = "synthetic"
@@ -76,14 +77,37 @@ def examples(n: int = ROWS, seed: int = 0) -> pa.Table:
         1.5 * z[:, 0] + z[:, 1] * z[:, 2] + 2.0 * np.isnan(numbers[:, 3]) + np.sin(item) + 0.7 * (plan - 1.5)
     )
     label = (random.random(n) < 1 / (1 + np.exp(-odds))).astype(np.int8)
-    ids = {
-        "id": [f"d{i}" for i in range(n)],
-        "user": [f"u{i % 97}" for i in range(n)],
-        "item": [f"course-{i}" for i in item],
-        "type": ["offer"] * n,
-    }
-    categories = ids["item"], [None if p == 0 else f"plan-{p}" for p in plan]
-    return example_table(SPEC, ids, START + STEP * np.arange(n), label, Features(numbers, categories))
+    names = [*SPEC.numeric, *(column.name for column in SPEC.categorical)]
+    made = []
+    for i in range(n):
+        here = [
+            *map(_present, numbers[i].tolist()),
+            f"course-{item[i]}",
+            f"plan-{plan[i]}" if plan[i] else None,
+        ]
+        time = START + STEP * i
+        made.append(
+            Example(
+                id=f"d{i}",
+                type="offer",
+                user=f"u{i % 97}",
+                item=f"course-{item[i]}",
+                time=time,
+                score=0.5,
+                model="prior",
+                profile_offset=-1,
+                features=dict(zip(names, here, strict=True)),
+                label=1 if label[i] else 0,
+                weight=1.0,
+                outcome_time=time + 1 if label[i] else None,
+                closes=time + WINDOW,
+            )
+        )
+    return table_of(made, SPEC)
+
+
+def _present(number: float) -> float | None:
+    return None if np.isnan(number) else number
 
 
 def replaced(table: pa.Table, column: str, values: Any) -> pa.Table:
@@ -139,22 +163,9 @@ def training_process(folder: Path) -> tuple[Path, str]:
     """Run the training process in ``folder``; return its bundle and what it printed."""
     case, parquet = inputs(folder)
     out = folder / "bundle"
-    arguments = [
-        "--usecase",
-        case,
-        "--examples",
-        parquet,
-        "--out",
-        out,
-        "--version",
-        "7",
-        "--seed",
-        "1",
-        "--epochs",
-        "8",
-    ]
+    arguments = [case, parquet, "--out", out, "--version", "7", "--seed", "1", "--epochs", "8"]
     done = subprocess.run(
-        [sys.executable, "-m", "model.training", *map(str, arguments)],
+        [sys.executable, "-m", "eddyline", "train", *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -39,6 +39,7 @@ def fresh_settings(broker: Broker, replication: int = 1) -> Settings:
         topics=Topics(
             events=f"events-{number}",
             scores=f"scores-{number}",
+            examples=f"examples-{number}",
             dead_letters=f"dead-{number}",
             partitions=4,
             replication=replication,

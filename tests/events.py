@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from model.usecase import UseCase, parse
-from stream.replay import FileRecord
+from stream.files import FileRecord
+from stream.state import State
 
 NOW_MS = 1_800_000_000_000
 START_MS = 1_700_000_000_000
@@ -57,6 +58,11 @@ dense = [8]
 def usecase() -> UseCase:
     """The tests' use case."""
     return parse(USECASE)
+
+
+def state() -> State:
+    """The state of a partition that has seen nothing."""
+    return State(usecase(), max_open=1_000_000)
 
 
 def event(**changes: Any) -> dict[str, Any]:

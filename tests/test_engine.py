@@ -11,9 +11,8 @@ import pytest
 from deploy.settings import Events
 from model.features import Float32, Int32
 from stream.engine import Engine, TooManyBadRecords
-from stream.profiles import Profiles
 from stream.scoring import Score
-from tests.events import NOW_MS, event, record, records, stream, usecase
+from tests.events import NOW_MS, event, record, records, state, stream, usecase
 
 
 class Sum:
@@ -49,7 +48,7 @@ def test_every_decision_is_scored_with_what_it_was_scored_on() -> None:
         event(id="d", type="offer", item="i7", context={"plan": "b"}),
         event(id="x", user="bob", type="offer"),
     ]
-    processed = Engine(usecase(), Events(), Sum()).process(Profiles(usecase()), records(events, 40), NOW_MS)
+    processed = Engine(usecase(), Events(), Sum()).process(state(), records(events, 40), NOW_MS)
     first, second = processed.scores
     assert ("d", "offer", "ann", "i7", "sum-1", 40) == (
         first.id, first.type, first.user, first.item, first.model, first.profile_offset,
@@ -65,7 +64,7 @@ def test_every_decision_is_scored_with_what_it_was_scored_on() -> None:
 def test_without_a_model_the_score_is_the_declared_prior() -> None:
     """With no model yet, decisions get the prior, and say so."""
     processed = Engine(usecase(), Events(), None).process(
-        Profiles(usecase()), records(stream(100, users=5)), NOW_MS
+        state(), records(stream(100, users=5)), NOW_MS
     )
     assert {("prior", 0.3)} == {(score.model, score.score) for score in processed.scores}
 
@@ -77,7 +76,7 @@ def test_a_failing_model_does_not_stop_scoring(
     """A model that raises, or answers NaN, costs its batch the model's scores, not the scores."""
     engine = Engine(usecase(), Events(), Broken(scores))
     with caplog.at_level(logging.ERROR):
-        processed = engine.process(Profiles(usecase()), records(stream(100, users=5)), NOW_MS)
+        processed = engine.process(state(), records(stream(100, users=5)), NOW_MS)
     assert {"prior"} == {score.model for score in processed.scores}
     assert engine.scoring_failures == 1
     assert "model broken failed" in caplog.text
@@ -88,12 +87,12 @@ def test_scores_do_not_depend_on_how_events_were_cut() -> None:
     events = records(stream(2000, users=30))
     cuts = []
     for size in (2000, 17):
-        engine, profiles = Engine(usecase(), Events(), Sum()), Profiles(usecase())
+        engine, held = Engine(usecase(), Events(), Sum()), state()
         cuts.append(
             [
                 msgspec.json.encode(score)
                 for first in range(0, len(events), size)
-                for score in engine.process(profiles, events[first : first + size], NOW_MS).scores
+                for score in engine.process(held, events[first : first + size], NOW_MS).scores
             ]
         )
     assert cuts[0] == cuts[1]
@@ -102,23 +101,23 @@ def test_scores_do_not_depend_on_how_events_were_cut() -> None:
 def test_too_large_a_share_of_bad_records_stops_before_anything_is_folded() -> None:
     """Beyond the ratio the run is refused with its reasons and the last offset, and profiles are untouched."""
     engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), None)
-    profiles = Profiles(usecase())
+    held = state()
     good = records(stream(80, users=5))
-    engine.process(profiles, [*good[:79], record(b"?", offset=79)], NOW_MS)
-    before = len(profiles)
+    engine.process(held, [*good[:79], record(b"?", offset=79)], NOW_MS)
+    before = len(held.profiles)
     bad = [record(b"?", offset=n) for n in range(80, 120)]
     with pytest.raises(
         TooManyBadRecords, match=r"41 of the last 120 records are bad \(41 not-json\).*offset 119"
     ):
-        engine.process(profiles, bad, NOW_MS)
-    assert len(profiles) == before
+        engine.process(held, bad, NOW_MS)
+    assert len(held.profiles) == before
 
 
 def test_a_tolerable_share_of_bad_records_goes_on() -> None:
     """Below the ratio every bad record is returned for the dead letters, window after window."""
     engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), None)
-    profiles = Profiles(usecase())
+    held = state()
     for first in range(0, 1000, 50):
         batch = records(stream(50, users=5), first)
         batch[10:15] = [record(b"?", offset=first + 10 + n) for n in range(5)]
-        assert len(engine.process(profiles, batch, NOW_MS).bad) == 5
+        assert len(engine.process(held, batch, NOW_MS).bad) == 5

@@ -19,7 +19,7 @@ from deploy.settings import Settings
 from stream.events import Decoder
 from stream.producer import EventProducer
 from stream.profiles import Profiles
-from stream.replay import FileRecord
+from stream.files import FileRecord
 from tests.broker import Broker
 from tests.conftest import fresh_settings
 from tests.events import NOW_MS, stream, usecase

@@ -1,4 +1,4 @@
-"""Worker processes and what Kafka says about them, for the tests against a real broker."""
+"""Worker and sink processes and what Kafka says about them, for the tests against a real broker."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.settings import Settings, kafka_client
 from stream.app import changelog_name
+from stream.feedback import PREFIX
 from stream.producer import EventProducer
 from tests.events import USECASE
 
 PATIENCE_S = 150.0
 
 
-class Worker:
-    """An ``eddyline worker`` in a process of its own; killed when the block ends."""
+class _Process:
+    """An ``eddyline`` command that takes a use case, in a process of its own; killed when the block ends."""
+
+    command: str
+    group: str  # the settings that hold its metrics port
 
     def __init__(self, settings: Settings, directory: Path, *options: str, usecase: str = USECASE) -> None:
         declared = directory / "usecase.toml"
@@ -35,17 +39,17 @@ class Worker:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.log = directory / f"worker-{self.port}.log"
+        self.log = directory / f"{self.command}-{self.port}.log"
         env = os.environ | {
             f"EDDYLINE_{group}_{name}".upper(): str(value)
-            for group in ("kafka", "topics", "engine", "events")
+            for group in settings.__struct_fields__
             for name, value in msgspec.structs.asdict(getattr(settings, group)).items()
         }
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "eddyline", "worker", str(declared), *options),
-                    *("--engine-metrics-port", str(self.port)),
+                    *(sys.executable, "-m", "eddyline", self.command, str(declared), *options),
+                    *(f"--{self.group}-metrics-port", str(self.port)),
                 ],
                 stdout=file,
                 stderr=file,
@@ -53,7 +57,7 @@ class Worker:
             )
 
     def metric(self, name: str) -> float:
-        """The sum of the samples called ``name``; 0 while the worker does not answer."""
+        """The sum of the samples called ``name``; 0 while the process does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
                 text = answer.read().decode()
@@ -63,7 +67,7 @@ class Worker:
         return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
-        """Until ``condition`` holds; an error with the worker's log if it ends or takes too long."""
+        """Until ``condition`` holds; an error with its log if it ends or takes too long."""
         deadline = time.monotonic() + PATIENCE_S
         while not condition():
             if self.process.poll() is not None or time.monotonic() > deadline:
@@ -95,6 +99,18 @@ class Worker:
         self.kill()
 
 
+class Worker(_Process):
+    """An ``eddyline worker``."""
+
+    command, group = "worker", "engine"
+
+
+class SinkProcess(_Process):
+    """An ``eddyline sink``."""
+
+    command, group = "sink", "sink"
+
+
 def send(settings: Settings, events: list[dict[str, object]]) -> None:
     """Produce ``events`` as they are."""
     with EventProducer(settings) as producer:
@@ -121,10 +137,12 @@ def read(settings: Settings, topic: str) -> list[Message]:
         consumer.close()
 
 
-def lag(settings: Settings) -> int:
-    """Records of the events topic that the engine has not committed."""
-    topic = settings.topics.events
-    consumer = Consumer(kafka_client(settings.kafka) | {"group.id": settings.engine.id, "log_level": 0})
+def lag(settings: Settings, topic: str = "", group: str = "") -> int:
+    """Records of ``topic``, the events if not given, that the engine, or another ``group``, has not committed."""
+    topic = topic or settings.topics.events
+    consumer = Consumer(
+        kafka_client(settings.kafka) | {"group.id": group or settings.engine.id, "log_level": 0}
+    )
     try:
         partitions = [
             TopicPartition(topic, p) for p in consumer.list_topics(topic, timeout=20).topics[topic].partitions
@@ -148,6 +166,8 @@ def changelog(settings: Settings) -> dict[bytes, bytes]:
     for message in read(settings, changelog_name(settings.engine.id)):
         key, value = message.key(), message.value()
         assert isinstance(key, bytes)
+        if key.startswith(PREFIX):
+            continue
         if value is None:
             rows.pop(key, None)
         else:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from deploy.settings import Kafka, Settings, Topics
+from deploy.settings import Events, Kafka, Settings, Topics
 from model import usecase
-from stream.replay import History
+from stream.replay import Replay, examples_of
 from tests.bench.report import ROOT
 
 USECASE = Path(__file__).with_name("usecase.toml")
@@ -104,7 +104,10 @@ def everyone(users: int) -> Iterator[tuple[bytes, bytes]]:
 def settings(broker: str, name: str, events: str = "") -> Settings:
     """Return the engine's settings for a run ``name`` on topic ``events``, with topics of its own for the rest."""
     topics = Topics(
-        events=events or f"{name}-events", scores=f"{name}-scores", dead_letters=f"{name}-dead-letters"
+        events=events or f"{name}-events",
+        scores=f"{name}-scores",
+        examples=f"{name}-examples",
+        dead_letters=f"{name}-dead-letters",
     )
     return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics)
 
@@ -114,22 +117,13 @@ def train(workload: Workload, directory: Path) -> Path:
     bundle = directory / "model"
     if bundle.exists():
         return bundle
-    history = History(usecase.load(USECASE))
-    values = (value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS))
-    history.replay(values, int(time.time() * 1000))
+    declared = usecase.load(USECASE)
+    values = [value for _, value in itertools.islice(workload.values(), TRAINING_EVENTS)]
+    chunks = (values[begin : begin + CHUNK] for begin in range(0, len(values), CHUNK))
+    results = Replay(declared, Events(), None).run(chunks, int(time.time() * 1000))
     examples = directory / "examples.parquet"
-    pq.write_table(history.examples(), examples)
-    command = [
-        sys.executable,
-        "-m",
-        "model.training",
-        "--usecase",
-        USECASE,
-        "--examples",
-        examples,
-        "--out",
-        bundle,
-    ]
+    pq.write_table(examples_of(declared, results), examples)
+    command = [sys.executable, "-m", "eddyline", "train", USECASE, examples, "--out", bundle]
     with (directory / "training.log").open("wb") as log:
         subprocess.run(
             [*map(str, command), "--version", "1", "--seed", "0", "--epochs", "3"],
