@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+NEW = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 def _stop(message: object, code: int = 2) -> NoReturn:
@@ -63,6 +66,19 @@ def _usecase(path: Path) -> Any:
         _stop(error)
 
 
+def _scorer(model: Path, declared: Any) -> Any:
+    from model.bundle import BundleError, check_spec
+    from model.features import feature_spec
+    from model.scorer import LiteRTScorer
+
+    try:
+        scorer = LiteRTScorer.load(model)
+        check_spec(scorer.bundle, feature_spec(declared))
+    except BundleError as error:
+        _stop(error)
+    return scorer
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="eddyline", prog_name="eddyline")
 def cli() -> None:
@@ -77,33 +93,63 @@ def cli() -> None:
 @click.argument("usecase", type=EXISTING)
 @click.option(
     "--model",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=FOLDER,
     help="model bundle to score with; none: priors",
 )
 def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     """Read events, keep profiles, score decisions. Start as many as the events topic has partitions."""
     declared = _usecase(usecase)
     from deploy import metrics, topics
-    from model.features import feature_spec
     from stream import app as stream_app
 
     try:
         partitions = topics.check(settings, stream_app.changelog_name(settings.engine.id))
     except topics.TopicError as error:
         _stop(error)
-    scorer = None
-    if model is not None:
-        from model.bundle import BundleError, check_spec
-        from model.scorer import LiteRTScorer
-
-        try:
-            scorer = LiteRTScorer.load(model)
-            check_spec(scorer.bundle, feature_spec(declared))
-        except BundleError as error:
-            _stop(error)
+    scorer = None if model is None else _scorer(model, declared)
     if settings.engine.metrics_port:
         metrics.serve(settings.engine.metrics_port)
     stream_app.run(stream_app.create_app(settings, declared, scorer, partitions))
+
+
+@cli.command(cls=_Configured, groups=("kafka", "topics", "engine", "sink"))
+@click.argument("usecase", type=EXISTING)
+def sink(usecase: Path, settings: Any) -> None:
+    """Write the examples whose label is known to the example log. Start several to share the partitions."""
+    declared = _usecase(usecase)
+    from deploy import metrics
+    from model.features import feature_spec
+    from retrain import sink as sinks
+
+    try:
+        log = sinks.open_log(settings)
+    except sinks.SinkError as error:
+        _stop(error)
+    if settings.sink.metrics_port:
+        metrics.serve(settings.sink.metrics_port)
+    try:
+        sinks.run(sinks.Sink(settings, feature_spec(declared), log))
+    except sinks.SinkError as error:
+        _stop(error, 1)
+
+
+@cli.command()
+@click.argument("url")
+def compact(url: str) -> None:
+    """Merge the small files of the example log at URL (a folder, or what fsspec takes), date by date."""
+    from model.example_log import ExampleLog, ExampleLogError
+
+    try:
+        log = ExampleLog(url)
+        dates = log.dates()
+        if not dates:
+            _stop(f"{url}: no example log is there; correct the URL")
+        merged = [log.compact(date) for date in dates]
+    except ExampleLogError as error:
+        _stop(error, 1)
+    click.echo(
+        f"{url}: {sum(merged):,} small files merged on {sum(map(bool, merged)):,} of {len(dates):,} dates"
+    )
 
 
 @cli.command(cls=_Configured, groups=("kafka", "topics", "engine"))
@@ -135,8 +181,8 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from deploy import topics as deployed
+    from stream.files import key_of, lines
     from stream.producer import DeliveryError, EventProducer
-    from stream.replay import key_of, lines
 
     try:
         if settings.topics.events not in deployed.partition_counts(settings):
@@ -177,6 +223,41 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
 
 @cli.command(cls=_Configured, groups=("events",))
 @click.argument("usecase", type=EXISTING)
+@click.argument("files", metavar="EVENTS...", type=EXISTING, nargs=-1, required=True)
+@click.option("--model", type=FOLDER, help="model bundle to score with; none: priors")
+@click.option("--examples", "log", metavar="URL", help="append the examples to this log, a folder or URL")
+@click.option("--scores", type=NEW, help="write the scores records to this file (JSON Lines)")
+@click.option("--summary", type=NEW, help="write the summary to this file (JSON)")
+def replay(
+    usecase: Path,
+    files: tuple[Path, ...],
+    model: Path | None,
+    log: str | None,
+    scores: Path | None,
+    summary: Path | None,
+    settings: Any,
+) -> None:
+    """Run the events of EVENTS (JSON Lines, may be gzipped) through the engine in order of event time, without Kafka.
+
+    The same events give the same scores and examples as through Kafka. For backtests and for training sets.
+    """
+    declared = _usecase(usecase)
+    from model.example_log import ExampleLog, ExampleLogError
+    from stream import backtest
+    from stream.engine import TooManyBadRecords
+
+    scorer = None if model is None else _scorer(model, declared)
+    try:
+        outputs = backtest.Outputs(
+            examples=None if log is None else ExampleLog(log), scores=scores, summary=summary
+        )
+        backtest.run(declared, settings.events, scorer, files, outputs)
+    except (ExampleLogError, TooManyBadRecords, OSError) as error:
+        _stop(error, 1)
+
+
+@cli.command(cls=_Configured, groups=("events",))
+@click.argument("usecase", type=EXISTING)
 @click.argument("events", type=EXISTING, required=False)
 @click.option(
     "--first",
@@ -201,7 +282,7 @@ def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None
     )
     if events is None:
         return
-    from stream.replay import numbered_lines
+    from stream.files import numbered_lines
 
     bad = 0
     total = 0
@@ -229,7 +310,7 @@ def _verdicts(
     """(line, event type, "") of each good event and (line, reason, detail) of each bad one."""
     import time
 
-    from stream.replay import decoded
+    from stream.files import decoded
 
     names = list(declared.events)
     for records, columns, bad in decoded(declared, settings.events, numbered, int(time.time() * 1000)):
@@ -237,6 +318,123 @@ def _verdicts(
         yield from (
             (int(at), names[code], "") for at, code in zip(columns.offsets, columns.codes, strict=True)
         )
+
+
+@cli.command()
+@click.argument("events", type=EXISTING, nargs=-1, required=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="explored",
+    show_default=True,
+    help="folder for usecase.toml, data-dictionary.md and data-dictionary.html",
+)
+@click.option("--force", is_flag=True, help="overwrite a usecase.toml that is there")
+def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
+    """Describe EVENTS (JSON Lines, may be gzipped) and propose a use case for them. Exit code 1: they hold no events."""
+    import time
+    import zlib
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from deploy.settings import Events
+    from stream.candidates import candidates
+    from stream.dictionary import dictionary, summary
+    from stream.explore import Explorer
+    from stream.files import lines, numbered_lines
+    from stream.mapping import FormatError
+    from stream.proposal import propose, use_case_name
+
+    proposed = out / "usecase.toml"
+    if proposed.exists() and not force:
+        _stop(f"{proposed} is there already; name another folder with --out, or overwrite it with --force")
+    explorer = Explorer(Events(), int(time.time() * 1000))
+    columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns) as progress:
+            task = progress.add_task("", total=sum(sum(1 for _ in lines(path)) for path in events))
+            for path in events:
+                explorer.read(str(path), progress.track(numbered_lines(path), task_id=task))
+        findings = explorer.findings()
+    except FormatError as error:
+        _stop(error, 1)
+    except (OSError, EOFError, zlib.error) as error:
+        _stop(f"an event file cannot be read: {error}", 1)
+    found = candidates(findings.histories)
+    markdown, html = dictionary(findings, found, [path.name for path in events])
+    out.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "usecase.toml": propose(findings, found, use_case_name(events[0].name)),
+        "data-dictionary.md": markdown,
+        "data-dictionary.html": html,
+    }
+    for name, text in texts.items():
+        (out / name).write_text(text, encoding="utf-8")
+    Console().print(summary(findings, found))
+    for name in texts:
+        click.echo(out / name)
+
+
+@cli.command()
+@click.argument("usecase", type=EXISTING)
+@click.argument("examples")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="the bundle to write, a folder that does not exist",
+)
+@click.option("--version", required=True, help="the version that the bundle and its scores will name")
+@click.option("--seed", type=int, default=0, show_default=True, help="equal seeds give equal weights")
+@click.option("--epochs", type=click.IntRange(min=1), help="passes over the examples, at most")
+@click.option(
+    "--as-of",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+    help="train with what was known then, UTC  [default: all that the examples tell]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.5,
+    show_default=True,
+    help="precision and recall are those of calling a score from here up positive",
+)
+@click.option("--report", type=NEW, help="write a report for people, an HTML file")
+@click.option(
+    "--ablation", is_flag=True, help="in the report, train without each source of features as well"
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="keep the state after each epoch in this folder, and go on from what it holds",
+)
+def train(usecase: Path, epochs: int | None, seed: int, as_of: datetime | None, **given: Any) -> None:
+    """Train a model on EXAMPLES, a Parquet file or an example log, and write its bundle.
+
+    Prints one line of JSON an epoch, then the metrics. Examples are split by time as [training] of the use case says.
+    """
+    import msgspec
+
+    _usecase(usecase)
+    if given["ablation"] and given["report"] is None:
+        _stop("--ablation goes into a report; name one with --report")
+    from model import fitting, training
+    from model.bundle import BundleError
+    from model.checkpoint import CheckpointError
+    from model.examples import ExamplesError
+
+    def say(line: Any) -> None:
+        click.echo(msgspec.json.encode(line))
+
+    settings = fitting.Settings(seed=seed)
+    if epochs is not None:
+        settings = msgspec.structs.replace(settings, epochs=epochs)
+    moment = None if as_of is None else int(as_of.replace(tzinfo=as_of.tzinfo or UTC).timestamp() * 1000)
+    try:
+        say(training.run(training.Order(usecase=usecase, settings=settings, as_of=moment, **given), say))
+    except (ExamplesError, BundleError, CheckpointError) as error:
+        _stop(error)
 
 
 @cli.command()
