@@ -13,110 +13,162 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from model.examples import ExamplesError, example_table, read_examples, split
-from model.features import Category, CategoryHasher, Features, FeatureSpec, feature_spec
-from stream.replay import History
-from tests.builders import SPEC, START, STEP, examples, prepared, replaced
-from tests.events import DAY_MS, NOW_MS, START_MS, event, usecase
+from model.example_log import ExampleLog
+from model.examples import Example, ExamplesError, decode, read_examples, table_of
+from model.features import Category, CategoryHasher, FeatureSpec
+from tests.builders import SPEC, START, STEP, WINDOW, examples, prepared, replaced
 
-IDS: dict[str, list[str | None]] = {
-    "id": ["b", "a", "c"],
-    "user": ["u", "v", "u"],
-    "item": ["x", None, "y"],
-    "type": ["offer", "offer", "offer"],
-}
+FEW = FeatureSpec(("views", "spend"), (Category("plan", 8),))
+
+
+def example(name: str = "d", **changes: Any) -> Example:
+    """Make a positive example called ``name`` of the features of ``FEW``, with ``changes``."""
+    fields: dict[str, Any] = {
+        "id": name,
+        "type": "offer",
+        "user": "ann",
+        "item": "x",
+        "time": START,
+        "score": 0.25,
+        "model": "v1",
+        "profile_offset": 7,
+        "features": {"views": 3.0, "spend": None, "plan": "gold"},
+        "label": 1,
+        "weight": 2.0,
+        "outcome_time": START + 5,
+        "closes": START + WINDOW,
+    }
+    return Example(**(fields | changes))
 
 
 def test_the_layout_of_the_table() -> None:
-    """Every example has its ids, time and label; features and weights follow, each under a name of its own."""
-    features = Features(np.ones((3, 1), np.float32), (["gold", None, "gold"],))
-    spec = FeatureSpec(("views",), (Category("plan", 8),))
-    table = example_table(spec, IDS, [1, 2, 3], [1, 0, 1], features, np.ones(3, np.float32))
+    """A row holds a record's values, each under the name that readers know; absent features are null."""
+    table = table_of([example(), example("e", features={"plan": 3.0, "views": "?", "other": 1.0})], FEW)
     assert {name: str(kind) for name, kind in zip(table.column_names, table.schema.types, strict=True)} == {
         "id": "string",
         "user": "string",
         "item": "string",
         "type": "string",
         "time": "int64",
+        "score": "float",
+        "model": "string",
         "label": "int8",
         "sample_weight": "float",
+        "outcome_time": "int64",
+        "closes": "int64",
         "feature.views": "float",
+        "feature.spend": "float",
         "feature.plan": "string",
     }
+    row, strange = table.to_pylist()
+    assert row == {
+        "id": "d",
+        "user": "ann",
+        "item": "x",
+        "type": "offer",
+        "time": START,
+        "score": 0.25,
+        "model": "v1",
+        "label": 1,
+        "sample_weight": 2.0,
+        "outcome_time": START + 5,
+        "closes": START + WINDOW,
+        "feature.views": 3.0,
+        "feature.spend": None,
+        "feature.plan": "gold",
+    }
+    assert [strange[f"feature.{name}"] for name in ("views", "spend", "plan")] == [None, None, None]
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    """What the worker encodes is what the sink decodes, and fields that a later version adds are ignored."""
+    one = example(outcome_time=None, label=0, item=None)
+    assert decode(msgspec.json.encode(one)) == one
+    assert decode(msgspec.json.encode(msgspec.structs.asdict(one) | {"added": [1]})) == one
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "truncated"),
+        (b"", "truncated"),
+        (b"nothing", "malformed"),
+        (b"[" * 100_000, "Expected `object`"),
+        (b'{"added": ' + b"[" * 100_000, "recursion"),
+        (b'{"id": "\xff"}', "invalid start byte"),
+        (msgspec.json.encode({"id": "d"}), "missing required field `type`"),
+        (msgspec.json.encode(example(label=2)), r"2 - at `\$\.label`"),
+        (msgspec.json.encode(example(label=None)), r"at `\$\.label`"),
+        (msgspec.json.encode(example(id="")), r"at `\$\.id`"),
+        (msgspec.json.encode(example(time=START // 1000)), r">= 946684800000 - at `\$\.time`"),
+        (msgspec.json.encode(example(closes=10**15)), r"at `\$\.closes`"),
+        (msgspec.json.encode(example(outcome_time=10**30)), r"at `\$\.outcome_time`"),
+        (msgspec.json.encode(example(weight=-1.0)), r"at `\$\.weight`"),
+        (msgspec.json.encode(example(features={"views": [1]})), r"at `\$\.features\[...\]`"),
+    ],
+)
+def test_a_record_that_is_not_an_example_says_why(value: bytes | None, message: str) -> None:
+    """Whatever stands in the topic, decoding it gives an example or the one error that the sink expects."""
+    with pytest.raises(ExamplesError, match=f"not a record of the examples topic: .*{message}"):
+        decode(value)
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """Rows come back by time, then by id, with their values; a decision without a label yet does not."""
-    spec = FeatureSpec(("views", "spend"), (Category("plan", 8),))
-    numeric = np.array([[1, np.nan], [2, 20], [3, 30]], np.float32)
-    table = example_table(
-        spec, IDS, [7, 7, 5], [1, 0, None], Features(numeric, (["gold", None, "gold"],)),
-        np.array([0.5, 2, 1], np.float32),
-    )  # fmt: skip
-    pq.write_table(table, tmp_path / "examples.parquet")
-    read = read_examples(tmp_path / "examples.parquet", spec)
-    np.testing.assert_array_equal(read.numeric, numeric[[1, 0]])
-    np.testing.assert_array_equal(read.categorical, CategoryHasher(spec)([[None, "gold"]], 2))
-    np.testing.assert_array_equal(read.label, [0, 1])
-    np.testing.assert_array_equal(read.sample_weight, [2, 0.5])
-    np.testing.assert_array_equal(read.time, [7, 7])
-    assert read.base_rate == pytest.approx(0.2)
+    """Rows come back by time, then by id, one an id, with their values."""
+    made = [
+        example("b", time=START + 7, weight=0.5, label=0, user="bob"),
+        example("a", time=START + 7, features={"views": 2.0, "spend": 20.0}),
+        example("c", time=START + 5, user="bob"),
+        example("a", time=START + 7, features={"views": 2.0, "spend": 20.0}),
+    ]
+    pq.write_table(table_of(made, FEW), tmp_path / "examples.parquet")
+    read = read_examples(tmp_path / "examples.parquet", FEW)
+    np.testing.assert_array_equal(read.numeric, np.array([[3, np.nan], [2, 20], [3, np.nan]], np.float32))
+    np.testing.assert_array_equal(read.categorical, CategoryHasher(FEW)([["gold", None, "gold"]], 3))
+    assert read.categories.tolist() == [["gold"], [None], ["gold"]]
+    np.testing.assert_array_equal(read.label, [1, 1, 0])
+    np.testing.assert_array_equal(read.sample_weight, np.array([2, 2, 0.5], np.float32))
+    np.testing.assert_array_equal(read.time, [START + 5, START + 7, START + 7])
+    np.testing.assert_array_equal(read.closes, [START + WINDOW] * 3)
+    np.testing.assert_array_equal(read.user, [0, 1, 0])
+    assert read.base_rate == pytest.approx(4 / 4.5)
+
+
+def test_a_log_is_read_like_a_file(tmp_path: Path) -> None:
+    """A log's folder gives the same examples as one file of all of them, or those of a stretch of time."""
+    table = examples(5000)  # three and a half days
+    log = ExampleLog(tmp_path / "log")
+    for first in range(0, 5000, 1000):
+        log.append(table.slice(first, 1100), f"part-{first}")
+    one, other = prepared(tmp_path, table), read_examples(str(tmp_path / "log"), SPEC)
+    for name in one.__struct_fields__:
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name), name)
+    begin, end = START + 1000 * STEP, START + 3000 * STEP
+    np.testing.assert_array_equal(read_examples(tmp_path / "log", SPEC, begin, end).time, one.time[1000:3000])
+    with pytest.raises(ExamplesError, match="no rows; wait until labels have matured, or widen"):
+        read_examples(tmp_path / "log", SPEC, begin, begin)
+
+
+def test_a_weight_that_a_file_has_not_is_1(tmp_path: Path) -> None:
+    """In a log, or a file, without weights every row counts as one."""
+    plain = examples(50).drop_columns(["sample_weight"])
+    log = ExampleLog(tmp_path / "log")
+    log.append(plain, "plain")
+    log.append(table_of([example("w", time=START - 1, features={})], SPEC), "weighted")
+    np.testing.assert_array_equal(prepared(tmp_path, plain).sample_weight, np.ones(50))
+    np.testing.assert_array_equal(read_examples(tmp_path / "log", SPEC).sample_weight, [2, *np.ones(50)])
 
 
 def test_a_feature_may_have_the_name_of_a_column(tmp_path: Path) -> None:
     """Features called weight, sample_weight, label, time, item, user or id are not taken for the columns."""
-    spec = FeatureSpec(
-        ("weight", "sample_weight", "label", "time"), tuple(Category(name, 99) for name in IDS)
-    )
-    numeric = np.arange(12, dtype=np.float32).reshape(3, 4) - 5
-    strings = tuple([f"{name}-{row}" for row in range(3)] for name in IDS)
-    table = example_table(spec, IDS, [1, 2, 3], [1, 0, 1], Features(numeric, strings))
-    pq.write_table(table, tmp_path / "examples.parquet")
+    numbers, names = ("weight", "sample_weight", "label", "time"), ("id", "user", "item", "type")
+    spec = FeatureSpec(numbers, tuple(Category(name, 99) for name in names))
+    features = {name: float(at) for at, name in enumerate(numbers)} | {name: f"{name}-s" for name in names}
+    pq.write_table(table_of([example(features=features)], spec), tmp_path / "examples.parquet")
     read = read_examples(tmp_path / "examples.parquet", spec)
-    np.testing.assert_array_equal(read.numeric, numeric)
-    np.testing.assert_array_equal(read.categorical, CategoryHasher(spec)(strings, 3))
-    np.testing.assert_array_equal(read.label, [1, 0, 1])
-    np.testing.assert_array_equal(read.sample_weight, [1, 1, 1])
-    np.testing.assert_array_equal(read.time, [1, 2, 3])
-
-
-def test_replayed_decisions_are_read_back(tmp_path: Path) -> None:
-    """The table of a replay reads as its decisions: when, on what, how it ended, and each feature's value."""
-    context = {"plan": "gold", "price": 3}
-    events = [
-        event(id="p", type="page", user="ann", time=START_MS),
-        event(id="d2", type="offer", user="ann", time=START_MS + DAY_MS, value=4.5, context=context),
-        event(id="d1", type="offer", user="bob", time=START_MS + DAY_MS, item="p2"),
-        event(id="o", type="done", user="ann", time=START_MS + 2 * DAY_MS),
-        event(id="late", type="done", user="bob", time=START_MS + 16 * DAY_MS, item="p2"),
-        event(id="open", type="offer", user="bob", time=START_MS + 16 * DAY_MS),
-    ]
-    history = History(usecase())
-    history.replay(map(msgspec.json.encode, events), NOW_MS)
-    table, spec = history.examples(), feature_spec(usecase())
-    pq.write_table(table, tmp_path / "examples.parquet")
-    read = read_examples(tmp_path / "examples.parquet", spec)
-    assert history.bad == 0
-    assert table.select(["id", "user", "item", "type", "label"]).to_pylist() == [
-        {"id": "d2", "user": "ann", "item": "p1", "type": "offer", "label": 1},
-        {"id": "d1", "user": "bob", "item": "p2", "type": "offer", "label": 0},
-    ]
-    np.testing.assert_array_equal(read.time, [START_MS + DAY_MS] * 2)
-    np.testing.assert_array_equal(read.label, [0, 1])
-    for j, name in enumerate(spec.numeric):
-        written = table.column(f"feature.{name}").to_numpy()
-        np.testing.assert_array_equal(read.numeric[:, j], written[::-1], name)
-    known = [spec.numeric.index(name) for name in ("pages_1d", "since_page", "amount", "price")]
-    expected = [[0, np.nan, np.nan, np.nan], [0.5, DAY_MS / 1000, 4.5, 3]]
-    np.testing.assert_allclose(read.numeric[:, known], expected)
-    np.testing.assert_array_equal(read.categorical, CategoryHasher(spec)([[None, "gold"], ["p2", "p1"]], 2))
-
-
-def test_a_replay_without_decisions_is_a_table_without_rows(tmp_path: Path) -> None:
-    """Nothing replayed gives the columns all the same, and reading them says what to wait for."""
-    pq.write_table(History(usecase()).examples(), tmp_path / "examples.parquet")
-    with pytest.raises(ExamplesError, match="no rows; wait until labels have matured"):
-        read_examples(tmp_path / "examples.parquet", feature_spec(usecase()))
+    np.testing.assert_array_equal(read.numeric, [[0, 1, 2, 3]])
+    assert read.categories.tolist() == [["id-s", "user-s", "item-s", "type-s"]]
+    assert (read.label[0], read.sample_weight[0], read.time[0]) == (1, 2, START)
 
 
 def test_missing_values_come_as_null_or_nan(tmp_path: Path) -> None:
@@ -153,13 +205,12 @@ def change(column: str, values: Any) -> Callable[[pa.Table], pa.Table]:
             lambda t: t.drop_columns(["feature.price", "feature.plan"]),
             r"missing: feature\.price, feature\.plan; rebuild the dataset with this use case",
         ),
+        (lambda t: t.drop_columns(["id"]), "missing: id; rebuild the dataset"),
         (lambda t: t.slice(0, 0), "no rows; wait until labels have matured"),
-        (change("label", [1] * 50), r"both labels are needed in the earliest 80 %, which are fitted, got labels \[1\]"),
-        (change("label", [0, 1] * 20 + [0] * 10), r"in the latest 20 %, which judge, got labels \[0\] in 10 of 50"),
         (change("label", [0, 1] * 24 + [0, 2]), r"`label` is 0 or 1, got 2\.0 for id d49"),
         (change("label", [0, 1] * 24 + [0, None]), "`label` is 0 or 1, got nan for id d49"),
-        (change("time", [7] * 50), r"got labels \[\] in 0 of 50 rows"),
-        (change("time", [*range(49), None]), "every example has a time, got 1 rows without"),
+        (change("time", [*range(49), None]), "every example has `time`, got 1 rows without"),
+        (change("id", ["a", "b", *[None] * 48]), "every example has `id`, got 48 rows without"),
         (
             change("time", pa.array(range(50), pa.timestamp("us"))),
             r"`time` is a column of integers, milliseconds, got timestamp",
@@ -167,33 +218,23 @@ def change(column: str, values: Any) -> Callable[[pa.Table], pa.Table]:
         (change("feature.price", ["dear"] * 50), r"`feature\.price` is a column of numbers, got string"),
         (change("feature.plan", [3] * 50), r"`feature\.plan` is a column of strings, got int64"),
         (change("sample_weight", [-1.0] * 50), r"`sample_weight` is a finite number from 0, got -1\.0 for id d0"),
+        (change("sample_weight", [np.nan] * 50), "`sample_weight` is a finite number from 0, got nan for id d0"),
     ],
 )  # fmt: skip
 def test_unusable_examples_are_refused(
     tmp_path: Path, change: Callable[[pa.Table], pa.Table], message: str
 ) -> None:
-    """Examples that cannot teach, or that would teach something else, are refused with what to do."""
+    """Examples that would teach something else than what happened are refused with what to do."""
     with pytest.raises(ExamplesError, match=message):
-        split(prepared(tmp_path, change(examples(50))))
+        prepared(tmp_path, change(examples(50)))
 
 
-def test_the_split_is_by_time_alone(tmp_path: Path) -> None:
-    """Whatever the order of the rows in the file, validation is later than all that is fitted."""
-    table = examples(1000)
-    shuffled = table.take(np.random.default_rng(0).permutation(1000))
-    fitting, validation = split(prepared(tmp_path, shuffled))
-    assert (len(fitting), len(validation)) == (800, 200)
-    assert fitting.time.max() == START + STEP * 799
-    assert validation.time.min() == START + STEP * 800
-    np.testing.assert_array_equal(
-        np.concatenate([fitting.label, validation.label]), table.column("label").to_numpy()
-    )
-
-
-def test_rows_of_one_time_stay_on_one_side(tmp_path: Path) -> None:
-    """A time at the split goes to one side whole, so that nothing that is judged by was fitted."""
-    table = examples(1000)
-    by_hour = table.column("time").to_numpy() // (300 * STEP) * (300 * STEP)
-    fitting, validation = split(prepared(tmp_path, replaced(table, "time", by_hour)))
-    assert fitting.time.max() < validation.time.min()
-    assert len(fitting) + len(validation) == 1000
+def test_where_there_is_nothing_to_read_says_so(tmp_path: Path) -> None:
+    """A path without examples, a file that is no Parquet and a URL of no known kind are told apart."""
+    with pytest.raises(ExamplesError, match="there are no examples; correct the path, or wait"):
+        read_examples(tmp_path / "nowhere", SPEC)
+    (tmp_path / "text.parquet").write_text("no table")
+    with pytest.raises(ExamplesError, match=r"text\.parquet.* cannot be read"):
+        read_examples(tmp_path / "text.parquet", SPEC)
+    with pytest.raises(ExamplesError, match="no way to reach it: Protocol not known: nosuch"):
+        read_examples("nosuch://bucket/log", SPEC)
