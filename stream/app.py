@@ -26,22 +26,14 @@ from model.usecase import UseCase
 from stream import transport
 from stream.engine import Engine, Processed
 from stream.events import BadRecord, Record
-from stream.quality import Added, Cohort, Quality
 from stream.scoring import Scorer
 from stream.table import StateStore, StateTable, raw_schema
+from stream.telemetry import Telemetry
 
 BATCH_BYTES = 1024 * 1024  # of one produce request a partition, Kafka's default limit
 SWEEP_S = 60.0  # seconds between evictions
 
 NO_HEADERS: Headers = []
-QUALITY_GAUGES = {
-    "decisions": metrics.QUALITY_DECISIONS,
-    "base_rate": metrics.QUALITY_BASE_RATE,
-    "auc": metrics.QUALITY_AUC,
-    "log_loss": metrics.QUALITY_LOG_LOSS,
-    "calibration_error": metrics.QUALITY_CALIBRATION,
-}
-
 log = logging.getLogger(__name__)
 
 
@@ -97,7 +89,7 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
     table = StateTable(
         app, usecase, partitions, events=topics.events, changelog=changelog, max_open=engine.max_open
     )
-    worker = Worker(app, table, Engine(usecase, settings.events, scorer), Quality(usecase), settings)
+    worker = Worker(app, table, Engine(usecase, settings.events, scorer), Telemetry(usecase), settings)
     app.agent(app.topic(topics.events, schema=raw_schema()), name="events")(worker.consume)
     app.timer(interval=1.0)(worker.report)
     app.timer(interval=SWEEP_S)(worker.evict)
@@ -108,11 +100,10 @@ class Worker:
     """Processes runs in order and writes their results, with several runs' writes under way at once."""
 
     def __init__(
-        self, app: App, table: StateTable, engine: Engine, quality: Quality, settings: Settings
+        self, app: App, table: StateTable, engine: Engine, telemetry: Telemetry, settings: Settings
     ) -> None:
         self._app, self._table, self._engine, self._topics = app, table, engine, settings.topics
-        self._quality = quality
-        self._shown: set[Cohort] = set()
+        self._telemetry = telemetry
         self._changelog = changelog_name(settings.engine.id)
         self._rows_sent: dict[int, asyncio.Task[None]] = {}  # by partition, the last run's
         self._failures = 0
@@ -137,8 +128,7 @@ class Worker:
     async def _run(self, message: Message) -> None:
         partition, records = message.partition, cast(Sequence[Record], message.value)
         processed = self._engine.process(self._store.at(partition), records, int(time.time() * 1000))
-        _count(processed)
-        _count_closed(self._quality.observe(processed.joined.closed))
+        self._telemetry.processed(processed)
         before = self._rows_sent.get(partition)
         task = asyncio.ensure_future(self._write(message, processed, records, before))
         self._rows_sent[partition] = task
@@ -165,7 +155,7 @@ class Worker:
             self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
         )
         await asyncio.gather(*first)
-        _observe(processed, time.time())
+        self._telemetry.written(processed, time.time())
         if before is not None:
             await before
         acks = await asyncio.gather(
@@ -205,25 +195,10 @@ class Worker:
     async def report(self) -> None:
         """Show what is held here."""
         store = self._store
-        states = store.partitions.values()
-        metrics.PROFILES.set(len(store))
-        metrics.PROFILE_BYTES.set(sum(state.profiles.nbytes for state in states))
-        metrics.OPEN.set(sum(len(state.pending) for state in states))
-        metrics.OPEN_BYTES.set(sum(state.pending.nbytes for state in states))
-        self._show_quality()
+        self._telemetry.held(store.partitions.values())
         metrics.RESTORED.set(store.restored)
         metrics.SCORING_FAILURES.inc(self._engine.scoring_failures - self._failures)
         self._failures = self._engine.scoring_failures
-
-    def _show_quality(self) -> None:
-        measures = self._quality.measures()
-        for cohort in self._shown.difference(measures):
-            for gauge in QUALITY_GAUGES.values():
-                gauge.remove(*cohort)
-        for cohort, measured in measures.items():
-            for field, gauge in QUALITY_GAUGES.items():
-                gauge.labels(*cohort).set(getattr(measured, field))
-        self._shown = set(measures)
 
     async def evict(self) -> None:
         """Forget idle profiles, with a tombstone each."""
@@ -260,39 +235,6 @@ def _dead_letters(
         [letter.value for letter in letters],
         [letter.headers for letter in letters],
     )
-
-
-def _count(processed: Processed) -> None:
-    metrics.RECORDS.inc(processed.records)
-    metrics.BATCH_RECORDS.observe(processed.records)
-    metrics.SKIPPED.inc(processed.skipped)
-    joined = processed.joined
-    metrics.EXAMPLES.labels("positive").inc(joined.positives)
-    metrics.EXAMPLES.labels("negative").inc(len(joined.examples) - joined.positives)
-    for outcome, count in joined.outcomes.items():
-        metrics.OUTCOMES.labels(outcome.value).inc(count)
-    for reason, count in joined.untracked.items():
-        metrics.UNTRACKED.labels(reason.value).inc(count)
-    for bad in processed.bad:
-        metrics.DEAD_LETTERS.labels(bad.reason.value).inc()
-    for stage, seconds in processed.seconds.items():
-        metrics.STAGE_SECONDS.labels(stage).inc(seconds)
-
-
-def _count_closed(added: dict[Cohort, Added]) -> None:
-    for cohort, each in added.items():
-        metrics.CLOSED.labels(*cohort).inc(each.decisions)
-        metrics.CLOSED_POSITIVES.labels(*cohort).inc(each.positives)
-        metrics.CLOSED_SCORES.labels(*cohort).inc(each.score)
-        metrics.CLOSED_LOG_LOSS.labels(*cohort).inc(each.log_loss)
-
-
-def _observe(processed: Processed, now: float) -> None:
-    for score, sent in zip(processed.scores, processed.sent, strict=True):
-        metrics.SCORES.observe(score.score)
-        metrics.LATENCY.observe(now - sent / 1000)
-    if processed.scores:
-        metrics.DECISIONS.labels(processed.scores[0].model).inc(len(processed.scores))
 
 
 def _credentials(settings: Settings) -> CredentialsT | None:

@@ -76,12 +76,19 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
     """`topics` creates what is missing with matching partitions, twice harmlessly; `produce` sends every line."""
     settings = Settings(
         kafka=Kafka(bootstrap_servers=broker.bootstrap),
-        topics=Topics(events="cli-events", scores="cli-scores", dead_letters="cli-dead", partitions=3),
+        topics=Topics(
+            events="cli-events",
+            scores="cli-scores",
+            examples="cli-examples",
+            dead_letters="cli-dead",
+            partitions=3,
+        ),
         engine=Engine(id="cli"),
     )
     flags = [
         *("--kafka-bootstrap-servers", broker.bootstrap, "--topics-events", "cli-events"),
-        *("--topics-scores", "cli-scores", "--topics-dead-letters", "cli-dead", "--topics-partitions", "3"),
+        *("--topics-scores", "cli-scores", "--topics-examples", "cli-examples"),
+        *("--topics-dead-letters", "cli-dead", "--topics-partitions", "3"),
     ]
     events = tmp_path / "events.jsonl"
     sent = stream(2000, users=50)
@@ -93,7 +100,7 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
         assert made.returncode == 0
         assert made.stdout.splitlines() == [
             f"{name}: 3 partitions, {state}"
-            for name in ("cli-events", "cli-scores", "cli-dead", "cli-profiles-changelog")
+            for name in ("cli-events", "cli-scores", "cli-examples", "cli-dead", "cli-state-changelog")
         ]
     done = eddyline("produce", events, *flags[:4])
     assert done.returncode == 0
@@ -111,12 +118,8 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
 def test_produce_keeps_to_its_rate(broker: Broker, tmp_path: Path) -> None:
     """A thousand events at 500 a second take two seconds, not less."""
     flags = ["--kafka-bootstrap-servers", broker.bootstrap, "--topics-events", "rate-events"]
-    assert (
-        eddyline(
-            "topics", *flags, "--engine-id", "rate", "--topics-scores", "r-s", "--topics-dead-letters", "r-d"
-        ).returncode
-        == 0
-    )
+    others = ["--topics-scores", "r-s", "--topics-examples", "r-e", "--topics-dead-letters", "r-d"]
+    assert eddyline("topics", *flags, "--engine-id", "rate", *others).returncode == 0
     events = tmp_path / "events.jsonl"
     events.write_text("".join(json.dumps(each) + "\n" for each in stream(1000, users=50)))
     begin = time.monotonic()

@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model import evaluation
-from model.evaluation import auc, log_loss
+from model.evaluation import BINS, auc, by_slice, calibration_error, evaluate, log_loss, reliability
 from model.features import Float32
 
 
@@ -71,3 +72,107 @@ def test_a_weight_counts_rows(measure: Callable[..., float]) -> None:
     times = np.random.default_rng(1).integers(0, 4, 50)
     repeated = measure(np.repeat(label, times), np.repeat(score, times))
     assert measure(label, score, times.astype(np.float32)) == pytest.approx(repeated)
+
+
+def users(n: int, of: int, seed: int = 0) -> NDArray[np.int64]:
+    """Draw a user for each of ``n`` rows."""
+    return np.random.default_rng(seed).integers(0, of, n)
+
+
+def test_reliability_is_counted_bin_by_bin() -> None:
+    """In each bin stand the weighted mean score and rate of its rows; an empty one has none."""
+    label, score, weight = drawn(200)
+    found = reliability(label, score, weight)
+    for k in range(BINS):
+        rows = (score >= k / BINS) & (score < (k + 1) / BINS)
+        assert found.weight[k] == pytest.approx(weight[rows].sum() / weight.sum())
+        if rows.any():
+            assert found.score[k] == pytest.approx(np.average(score[rows], weights=weight[rows]))
+            assert found.rate[k] == pytest.approx(np.average(label[rows], weights=weight[rows]))
+        else:
+            assert math.isnan(found.score[k])
+            assert math.isnan(found.rate[k])
+
+
+def test_a_score_of_1_has_a_bin() -> None:
+    """The last bin ends with 1 included, and a certain score that comes true is calibrated."""
+    assert calibration_error(np.ones(3, np.float32), np.ones(3, np.float32)) == 0
+
+
+def test_the_calibration_error_is_what_scores_are_off_by() -> None:
+    """Scores that are right leave little by chance, scores .2 too high leave .2."""
+    random = np.random.default_rng(0)
+    truth = random.uniform(0, 0.8, 20_000)
+    label = (random.random(20_000) < truth).astype(np.float32)
+    assert calibration_error(label, truth.astype(np.float32)) < 0.015
+    assert calibration_error(label, (truth + 0.2).astype(np.float32)) == pytest.approx(0.2, abs=0.01)
+
+
+def test_an_evaluation_agrees_with_its_measures() -> None:
+    """Each value is what its own function gives, precision and recall what counting gives."""
+    label, score, weight = drawn(300)
+    found = evaluate(label, score, weight, users(300, 40), 5 / 9, np.random.default_rng(0))
+    called = score >= np.float32(5 / 9)
+    right = (weight * label)[called].sum()
+    precision, recall = right / weight[called].sum(), right / (weight * label).sum()
+    expected = {
+        "auc": auc(label, score, weight),
+        "log_loss": log_loss(label, score, weight),
+        "ece": calibration_error(label, score, weight),
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / (precision + recall),
+        "base_rate": np.average(label, weights=weight),
+    }
+    assert {name: getattr(found, name).value for name in expected} == pytest.approx(expected, rel=1e-5)
+    for name in expected:
+        assert getattr(found, name).low <= getattr(found, name).value <= getattr(found, name).high
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Of 100 draws whose users differ, about 95 intervals hold the real rate; users matter, not rows."""
+    held = alone = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        user = np.repeat(np.arange(100), 10)
+        label = (random.random(1000) < np.repeat(random.beta(2, 2, 100), 10)).astype(np.float32)
+        score = np.full(1000, 0.5, np.float32)
+        for number, who in enumerate((user, np.arange(1000))):
+            found = evaluate(label, score, np.ones(1000, np.float32), who, 0.5, random).base_rate
+            inside = found.low <= 0.5 <= found.high
+            held, alone = held + (inside and number == 0), alone + (inside and number == 1)
+    assert 88 <= held <= 99
+    assert alone < 85
+
+
+def test_equal_generators_give_equal_intervals() -> None:
+    """The resamples are the generator's alone."""
+    label, score, weight = drawn(200)
+    one, two = (
+        evaluate(label, score, weight, users(200, 30), 0.5, np.random.default_rng(7)) for _ in range(2)
+    )
+    assert one == two
+
+
+def test_what_cannot_be_measured_is_nan() -> None:
+    """Without a positive call there is no precision, without a negative example no AUC; the rest stands."""
+    label, score = np.array([1, 1, 1], np.float32), np.array([0.1, 0.2, 0.3], np.float32)
+    found = evaluate(label, score, np.ones(3, np.float32), users(3, 3), 0.9, np.random.default_rng(0))
+    assert math.isnan(found.auc.value)
+    assert math.isnan(found.auc.low)
+    assert math.isnan(found.precision.value)
+    assert found.recall.value == 0
+    assert found.log_loss.value == pytest.approx(log_loss(label, score))
+
+
+def test_slices_are_evaluated_by_themselves() -> None:
+    """Each value of the column that has enough rows and both labels is measured on its rows, the largest first."""
+    label, score, weight = drawn(1000)
+    column = np.array(["b"] * 400 + ["a"] * 300 + [None] * 150 + ["one label"] * 100 + ["few"] * 50, object)
+    label[850:950] = 1
+    user = users(1000, 50)
+    found = by_slice(column, label, score, weight, user, 0.5, np.random.default_rng(0))
+    assert list(found) == ["b", "a", "(missing)"]
+    assert found["a"].rows == 300
+    rows = column == "a"
+    assert found["a"].auc.value == pytest.approx(auc(label[rows], score[rows], weight[rows]))

@@ -1,0 +1,72 @@
+"""What the worker's metrics say of each run, and of what is held. ``stream/app.py`` calls; names: ``deploy/metrics.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from deploy import metrics
+from model.usecase import UseCase
+from stream.engine import Processed
+from stream.quality import Cohort, Quality
+from stream.state import State
+
+_GAUGES = {
+    "decisions": metrics.QUALITY_DECISIONS,
+    "base_rate": metrics.QUALITY_BASE_RATE,
+    "auc": metrics.QUALITY_AUC,
+    "log_loss": metrics.QUALITY_LOG_LOSS,
+    "calibration_error": metrics.QUALITY_CALIBRATION,
+}
+
+
+class Telemetry:
+    """Counts runs, and remembers what the gauges of online quality show."""
+
+    def __init__(self, usecase: UseCase) -> None:
+        self._quality = Quality(usecase)
+        self._shown: set[Cohort] = set()
+
+    def processed(self, processed: Processed) -> None:
+        """Count a run that has been processed."""
+        joined = processed.joined
+        metrics.RECORDS.inc(processed.records)
+        metrics.BATCH_RECORDS.observe(processed.records)
+        metrics.SKIPPED.inc(processed.skipped)
+        metrics.EXAMPLES.labels("positive").inc(joined.positives)
+        metrics.EXAMPLES.labels("negative").inc(len(joined.examples) - joined.positives)
+        for outcome, count in joined.outcomes.items():
+            metrics.OUTCOMES.labels(outcome.value).inc(count)
+        for reason, count in joined.untracked.items():
+            metrics.UNTRACKED.labels(reason.value).inc(count)
+        for bad in processed.bad:
+            metrics.DEAD_LETTERS.labels(bad.reason.value).inc()
+        for stage, seconds in processed.seconds.items():
+            metrics.STAGE_SECONDS.labels(stage).inc(seconds)
+        for cohort, added in self._quality.observe(joined.closed).items():
+            metrics.CLOSED.labels(*cohort).inc(added.decisions)
+            metrics.CLOSED_POSITIVES.labels(*cohort).inc(added.positives)
+            metrics.CLOSED_SCORES.labels(*cohort).inc(added.score)
+            metrics.CLOSED_LOG_LOSS.labels(*cohort).inc(added.log_loss)
+
+    def written(self, processed: Processed, now: float) -> None:
+        """Count a run's scores, acknowledged at ``now`` (s since the epoch)."""
+        for score, sent in zip(processed.scores, processed.sent, strict=True):
+            metrics.SCORES.observe(score.score)
+            metrics.LATENCY.observe(now - sent / 1000)
+        if processed.scores:
+            metrics.DECISIONS.labels(processed.scores[0].model).inc(len(processed.scores))
+
+    def held(self, states: Collection[State]) -> None:
+        """Show what the partitions hold here, and the quality of the decisions closed here."""
+        metrics.PROFILES.set(sum(len(state.profiles) for state in states))
+        metrics.PROFILE_BYTES.set(sum(state.profiles.nbytes for state in states))
+        metrics.OPEN.set(sum(len(state.pending) for state in states))
+        metrics.OPEN_BYTES.set(sum(state.pending.nbytes for state in states))
+        measures = self._quality.measures()
+        for gone in self._shown.difference(measures):
+            for gauge in _GAUGES.values():
+                gauge.remove(*gone)
+        for cohort, measured in measures.items():
+            for field, gauge in _GAUGES.items():
+                gauge.labels(*cohort).set(getattr(measured, field))
+        self._shown = set(measures)

@@ -1,0 +1,254 @@
+"""Facts about replay: the same results as through Kafka, in event-time order, and nothing from the future."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import eddyline
+from deploy.settings import Events, Settings
+from model.example_log import ExampleLog
+from model.examples import Example
+from model.scorer import LiteRTScorer
+from stream.app import changelog_name
+from stream.engine import Processed
+from stream.feedback import PREFIX
+from stream.files import merged, survey
+from stream.replay import Replay, Summary, Tally
+from stream.scoring import Score
+from tests.broker import Broker
+from tests.builders import CASE
+from tests.builders import USECASE as SYNTHETIC
+from tests.conftest import fresh_settings
+from tests.events import DAY_MS, NOW_MS, START_MS, USECASE, event, stream, usecase
+from tests.workers import Worker, changelog, lag, read, send
+
+
+def customers(n: int, users: int, seed: int) -> list[dict[str, Any]]:
+    """``n`` events of the synthetic use case in time order: views, offers that may be bought, purchases."""
+    chance = random.Random(seed)
+    made: list[dict[str, Any]] = []
+    for number in range(n):
+        kind = chance.choices(["view", "offer", "buy"], [70, 15, 15])[0]
+        made.append(
+            {
+                "id": f"e{number}",
+                "type": kind,
+                "user": f"u{chance.randrange(users)}",
+                "time": START_MS + number * 600_000,
+                "item": f"course-{chance.randrange(4)}",
+                "value": chance.randrange(1, 50),
+                "context": {"plan": f"plan-{chance.randrange(4)}"},
+            }
+        )
+    return made
+
+
+def replayed(
+    events: list[dict[str, Any]], scorer: LiteRTScorer | None, size: int = 997
+) -> tuple[list[Processed], Replay]:
+    """The results of a replay in chunks of ``size``, and where it ended."""
+    values = [msgspec.json.encode(each) for each in events]
+    replay = Replay(CASE, Events(), scorer)
+    chunks = (values[begin : begin + size] for begin in range(0, len(values), size))
+    return list(replay.run(chunks, NOW_MS)), replay
+
+
+def records(settings: Settings, topic: str) -> list[bytes]:
+    """The values of ``topic``, each once, in the order of their first appearance."""
+    values = [message.value() for message in read(settings, topic)]
+    return list(dict.fromkeys(value for value in values if isinstance(value, bytes)))
+
+
+def through_kafka(settings: Settings, events: list[dict[str, Any]], model: Path, folder: Path) -> None:
+    """Send the events and let a worker process them all."""
+    send(settings, events)
+    with Worker(settings, folder, "--model", str(model), usecase=SYNTHETIC) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        assert worker.stop() == 0
+
+
+def test_replay_gives_what_kafka_gives_to_the_byte(broker: Broker, trained: Path, tmp_path: Path) -> None:
+    """One partition: equal score and example records, profile rows and open decisions."""
+    settings = fresh_settings(broker, partitions=1)
+    events = customers(20_000, users=200, seed=1)
+    through_kafka(settings, events, trained, tmp_path)
+    results, replay = replayed(events, LiteRTScorer.load(trained))
+    assert records(settings, settings.topics.scores) == [value for each in results for value in each.values]
+    examples = [value for each in results for value in each.joined.examples]
+    assert records(settings, settings.topics.examples) == examples
+    assert len(examples) > 2000
+    rows = {
+        key: row.tobytes()
+        for key in replay.state.profiles
+        if (row := replay.state.profiles.row(key)) is not None
+    }
+    assert changelog(settings) == rows
+    log: dict[bytes, bytes | None] = {}
+    for message in read(settings, changelog_name(settings.engine.id)):
+        key, value = message.key(), message.value()
+        assert isinstance(key, bytes)
+        assert value is None or isinstance(value, bytes)
+        log[key] = value
+    still_open = [key for key, value in log.items() if key.startswith(PREFIX + b"d") and value is not None]
+    assert len(replay.state.pending) == len(still_open) > 0
+
+
+def test_replay_gives_what_several_workers_give(broker: Broker, trained: Path, tmp_path: Path) -> None:
+    """Four partitions: the same scores, features and labels; only offsets, which number a partition, differ."""
+    settings = fresh_settings(broker)
+    events = customers(10_000, users=200, seed=2)
+    # A last event of many users closes in every partition the windows that it closes in the replay.
+    after = events[-1]["time"] + 10 * DAY_MS
+    events += [event(id=f"z{n}", type="view", user=f"u{n}", time=after, item="x") for n in range(200)]
+    through_kafka(settings, events, trained, tmp_path)
+    results, _ = replayed(events, LiteRTScorer.load(trained))
+
+    def same(values: list[bytes], kind: type[Any]) -> dict[str, Any]:
+        decoded = [msgspec.json.decode(value, type=kind) for value in values]
+        return {each.id: msgspec.structs.replace(each, profile_offset=0) for each in decoded}
+
+    assert same(records(settings, settings.topics.scores), Score) == same(
+        [value for each in results for value in each.values], Score
+    )
+    assert same(records(settings, settings.topics.examples), Example) == same(
+        [value for each in results for value in each.joined.examples], Example
+    )
+
+
+def by_id(results: list[Processed]) -> dict[str, bytes]:
+    """The record of each score."""
+    return {
+        score.id: value for each in results for score, value in zip(each.scores, each.values, strict=True)
+    }
+
+
+def test_features_at_a_decision_know_earlier_events_only(trained: Path) -> None:
+    """Whatever happens from a decision on, also at its very moment, its features and score stay."""
+    events = customers(3000, users=20, seed=3)
+    scorer = LiteRTScorer.load(trained)
+    before = by_id(replayed(events, scorer)[0])
+    chance = random.Random(3)
+    for cut in chance.sample([n for n, each in enumerate(events) if each["type"] == "offer"], 5):
+        future = [dict(each) for each in events[cut + 1 :]]
+        for each in future:
+            each |= {"type": chance.choice(["view", "buy"]), "user": events[cut]["user"], "value": 1e6}
+            each["time"] = events[cut]["time"]
+        results, _ = replayed([*events[: cut + 1], *future], scorer, size=chance.randrange(1, 3000))
+        known = [each["id"] for each in events[: cut + 1] if each["type"] == "offer"]
+        assert {name: before[name] for name in known} == by_id(results)
+
+
+def test_files_are_replayed_in_order_of_event_time(tmp_path: Path) -> None:
+    """Sorted, unsorted and gzipped files become one history; of one time, the first file's events come first."""
+    events = stream(30_000, users=50, seed=4)
+    chance = random.Random(4)
+    parts: list[list[dict[str, Any]]] = [[], [], []]
+    for each in events:
+        parts[chance.randrange(3)].append(each)
+    chance.shuffle(parts[1])
+    names = ["a.jsonl", "b.jsonl", "c.jsonl.gz"]
+    for name, part in zip(names, parts, strict=True):
+        text = b"".join(msgspec.json.encode(each) + b"\n" for each in part)
+        (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    (tmp_path / "empty.jsonl").write_bytes(b"\n")
+    surveys = [survey(tmp_path / name) for name in [*names, "empty.jsonl"]]
+    assert [True, False, True, True] == [each.in_order for each in surveys]
+    assert [*map(len, parts), 0] == [each.events for each in surveys]
+    values = [value for chunk in merged(surveys) for value in chunk]
+    assert [each["id"] for each in events] == [msgspec.json.decode(value)["id"] for value in values]
+
+
+def test_what_has_no_time_keeps_its_place(tmp_path: Path) -> None:
+    """A line that cannot be read stays behind the one before it, to be counted; events of one time keep their order."""
+    lines = [
+        msgspec.json.encode(event(id="1", time=START_MS)),
+        b"rubbish",
+        msgspec.json.encode(event(id="2", time="2023-11-15T00:00:00Z")),
+        msgspec.json.encode(event(id="3", time="2023-11-15T00:00:00Z")),
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    (tmp_path / "b.jsonl").write_bytes(msgspec.json.encode(event(id="4", time=START_MS + DAY_MS)))
+    values = [
+        value
+        for chunk in merged([survey(tmp_path / "a.jsonl"), survey(tmp_path / "b.jsonl")])
+        for value in chunk
+    ]
+    assert values[:4] == lines
+    replay = Replay(usecase(), Events(max_bad_ratio=1.0), None)
+    tally = Tally(usecase(), replay)
+    for processed in replay.run([values], NOW_MS):
+        tally.add(processed)
+    assert tally.summary().bad == {"not-json": 1}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    """A use case and an event file of it."""
+    declared, events = tmp_path / "usecase.toml", tmp_path / "events.jsonl"
+    declared.write_text(USECASE + '[quality]\nslices = ["plan"]\n')
+    made = stream(20_000, users=100, seed=5, step_ms=300_000)
+    events.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in made))
+    return declared, events
+
+
+def test_the_command_writes_scores_examples_and_a_summary(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """One record a decision, one row a matured one, and quality by month, model and slice."""
+    out = [tmp_path / name for name in ("scores.jsonl", "log", "summary.json")]
+    options = [
+        text
+        for flag, path in zip(("--scores", "--examples", "--summary"), out, strict=True)
+        for text in (flag, str(path))
+    ]
+    done = CliRunner().invoke(eddyline.cli, ["replay", *map(str, files), *options])
+    assert done.exit_code == 0, done.output
+    summary = msgspec.json.decode(out[2].read_bytes(), type=Summary)
+    table = ExampleLog(out[1]).read()
+    scores = [msgspec.json.decode(line, type=Score) for line in out[0].read_bytes().splitlines()]
+    assert (
+        sum(summary.decisions.values())
+        == len(scores)
+        == summary.examples + summary.open - still_positive(summary, table)
+    )
+    assert len(table) == summary.examples
+    assert int(table["label"].to_numpy().sum()) == summary.positives
+    months = [cohort for cohort in summary.quality if not cohort.slice]
+    assert sum(cohort.decisions for cohort in months) == len(scores) - summary.open
+    plans = [cohort for cohort in summary.quality if cohort.slice == "plan"]
+    assert {"a", "b", "c"} == {cohort.value for cohort in plans}
+    assert sum(cohort.decisions for cohort in plans) == len(scores) - summary.open
+    assert {0.5} == {cohort.auc for cohort in months}  # one prior for all
+    assert "20,000 events" in done.output
+
+
+def still_positive(summary: Summary, table: Any) -> int:
+    """Examples whose decision's window has not closed: positives."""
+    last = START_MS + 19_999 * 300_000
+    assert summary.open > 0
+    return int(np.sum(table["closes"].to_numpy() >= last))
+
+
+def test_the_same_replay_again_adds_nothing_to_the_log(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """A log that has been replayed into twice reads as after once."""
+    for _ in range(2):
+        done = CliRunner().invoke(
+            eddyline.cli, ["replay", *map(str, files), "--examples", str(tmp_path / "log")]
+        )
+        assert done.exit_code == 0, done.output
+        rows = ExampleLog(tmp_path / "log").read()
+        assert len(rows) == len(set(rows["id"].to_pylist()))
+
+
+def test_too_many_bad_lines_end_the_replay(files: tuple[Path, Path]) -> None:
+    """A file of something else is refused with its reasons, not replayed as nothing."""
+    files[1].write_bytes(b"{}\n" * 5000)
+    done = CliRunner().invoke(eddyline.cli, ["replay", *map(str, files)])
+    assert done.exit_code == 1
+    assert "are bad" in done.output
