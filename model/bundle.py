@@ -48,13 +48,18 @@ class FileDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle says of itself. ``created`` is ISO 8601; ``files`` are keyed by path within the bundle."""
+    """What a bundle says of itself. ``created`` is ISO 8601; ``files`` are keyed by path within the bundle.
+
+    ``metrics`` are those of a model that never saw the validation part; the model in the bundle was fitted to that,
+    too (:mod:`model.training`). ``window`` has the times of both parts, ISO 8601.
+    """
 
     format: int = FORMAT
     usecase: str
     version: str
     created: str
     metrics: dict[str, float]
+    window: dict[str, str] = {}
     buckets: tuple[int, ...]
     files: dict[str, FileDigest] = {}  # filled in by `write_manifest`
 

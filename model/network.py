@@ -1,6 +1,6 @@
-"""The scoring network: numbers and category ids in, a probability out. Called by :mod:`model.training` alone.
+"""The scoring network: numbers and category ids in, a probability out. Called by :mod:`model.training`.
 
-One of the only two modules that import TensorFlow (the other is :mod:`model.training`); workers score with
+One of the only three modules that import TensorFlow (with :mod:`model.fitting` and :mod:`model.training`); workers score with
 :mod:`model.scorer` instead. Everything between a logged feature and a score is in the graph (missing values,
 scaling, embeddings), so that training and serving cannot disagree. Only ops that LiteRT has built in are used.
 """
@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from model.features import FeatureSpec, Float32, Int32
+from model.normalisation import Normalisation
 from model.usecase import Network
 
 # Read when TensorFlow is first imported: its log starts at errors (a machine without a GPU says so five times
@@ -27,38 +27,8 @@ os.environ.pop("TF_USE_LEGACY_KERAS", None)
 import keras
 import tensorflow as tf
 
-CLIP = 8.0  # standard deviations; further out than any value fitted on, so a broken unit stays a finite logit
-MIN_STD = 0.01  # of the scaled logarithm: a column that varies by 1 %; less would blow rounding up
 # What saved models name our layers by; as `__module__`, too, or Keras adds this file's name to them.
 PACKAGE = "eddyline"
-
-
-class Normalisation(msgspec.Struct, frozen=True):
-    """How each of F numeric columns is scaled: by ``scale``, then, after the signed logarithm, by ``mean`` and ``std``."""
-
-    scale: tuple[float, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @classmethod
-    def of(cls, numeric: Float32) -> Normalisation:
-        """Learn from float32 [n, F]; NaN and infinity are left out.
-
-        ``scale`` is the median size of the values other than 0, so that the logarithm bends where the values
-        are, whatever their unit. It also keeps the argument away from 1, where LiteRT's logarithm is off by 1e-7:
-        enough to move the score of a column of values near 1e-4 by 1e-4.
-        """
-        values = np.where(np.isfinite(numeric), numeric, np.nan).astype(np.float64)  # [n, F]
-        scale = [_median(column[(column != 0) & ~np.isnan(column)]) for column in np.abs(values).T]
-        values = np.sign(values) * np.log1p(np.abs(values) / scale)
-        seen = np.maximum((~np.isnan(values)).sum(axis=0), 1)  # [F]
-        mean = np.nansum(values, axis=0) / seen
-        std = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / seen)
-        return cls(tuple(scale), tuple(mean.tolist()), tuple(np.maximum(std, MIN_STD).tolist()))
-
-
-def _median(sizes: NDArray[np.float64]) -> float:
-    return max(float(np.median(sizes)), 1e-30) if len(sizes) else 1.0  # float32 inverts 1e-30, not much less
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -67,15 +37,13 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]  # keras is untyped
 
     __module__ = PACKAGE
 
-    def __init__(
-        self, scale: Sequence[float], mean: Sequence[float], std: Sequence[float], **kwargs: Any
-    ) -> None:
+    def __init__(self, learned: dict[str, list[float]], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._learned = {"scale": list(scale), "mean": list(mean), "std": list(std)}
+        self.learned = learned
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Carry scale, mean and std as weights that training does not touch."""
-        for name, values in self._learned.items():
+        """Carry what a :class:`~model.normalisation.Normalisation` holds as weights that training does not touch."""
+        for name, values in self.learned.items():
             start = keras.initializers.Constant(np.asarray(values, np.float32))
             shape = input_shape[-1:]  # [F]
             setattr(self, name, self.add_weight(name=name, shape=shape, initializer=start, trainable=False))
@@ -87,12 +55,12 @@ class Standardise(keras.layers.Layer):  # type: ignore[misc]  # keras is untyped
         missing = tf.cast(missing, tf.float32)
         # sign(x) * log1p(|x|) in ops that LiteRT's fast kernels have: sign and log1p are not among them
         value = tf.math.log(1.0 + tf.nn.relu(present)) - tf.math.log(1.0 + tf.nn.relu(-present))
-        value = tf.clip_by_value((value - self.mean) / self.std, -CLIP, CLIP)
+        value = tf.minimum(tf.maximum((value - self.mean) / self.std, self.low), self.high)
         return tf.concat([value * (1.0 - missing), missing], axis=-1)
 
     def get_config(self) -> dict[str, Any]:
         """What a saved model needs to rebuild this layer."""
-        return {**super().get_config(), **self._learned}
+        return {**super().get_config(), "learned": self.learned}
 
 
 @keras.saving.register_keras_serializable(package=PACKAGE)
@@ -161,8 +129,8 @@ def build(
     inputs, parts = {}, []
     if spec.numeric:
         inputs["numeric"] = keras.Input((len(spec.numeric),), dtype="float32", name="numeric")
-        scale = Standardise(normalisation.scale, normalisation.mean, normalisation.std, name="standardise")
-        parts.append(scale(inputs["numeric"]))
+        learned = {name: list(values) for name, values in msgspec.structs.asdict(normalisation).items()}
+        parts.append(Standardise(learned, name="standardise")(inputs["numeric"]))
     if spec.categorical:
         inputs["categorical"] = keras.Input((len(spec.categorical),), dtype="int32", name="categorical")
         buckets = [column.buckets for column in spec.categorical]
@@ -186,6 +154,22 @@ def build(
     logit = keras.layers.Dense(1, kernel_initializer=start, bias_initializer=bias, name="logit")
     score = keras.layers.Activation("sigmoid", name="score")(logit(both))  # [n, 1]
     return keras.Model(inputs, score, name="eddyline")
+
+
+def read_unseen_as_missing(model: Any, categorical: Int32) -> None:
+    """Give the categories of ``model`` that are not among the ids ``categorical`` [n, C] the embedding of a missing one.
+
+    What they start with is chance, and training has no row to correct it by.
+    """
+    if not categorical.shape[1]:
+        return
+    layer = model.get_layer("embedding")
+    table, first = np.array(layer.table), 0
+    for buckets, ids in zip(layer.buckets, categorical.T, strict=True):
+        unseen = np.bincount(ids, minlength=buckets) == 0
+        table[first : first + buckets][unseen] = table[first]
+        first += buckets
+    layer.table.assign(table)
 
 
 def inputs(spec: FeatureSpec, numeric: Float32, categorical: Int32) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def settings(broker: Broker) -> Settings:
     return fresh_settings(broker)
 
 
-def fresh_settings(broker: Broker, replication: int = 1) -> Settings:
+def fresh_settings(broker: Broker, replication: int = 1, partitions: int = 4) -> Settings:
     """Settings of an engine that no test has used yet, with its topics created."""
     number = next(_numbers)
     made = Settings(
@@ -41,7 +41,7 @@ def fresh_settings(broker: Broker, replication: int = 1) -> Settings:
             scores=f"scores-{number}",
             examples=f"examples-{number}",
             dead_letters=f"dead-{number}",
-            partitions=4,
+            partitions=partitions,
             replication=replication,
         ),
         engine=Engine(id=f"engine-{number}", commit_interval_s=0.2),

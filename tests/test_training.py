@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from model import usecase
 from model.bundle import read
 from model.checkpoint import CheckpointError
 from model.evaluation import auc, calibration_error, log_loss
@@ -318,9 +317,3 @@ def test_an_order_that_cannot_be_meant_is_refused(tmp_path: Path, option: list[s
     done = command(case, parquet, "--out", tmp_path / "bundle", "--version", "1", *option)
     assert done.returncode == 2
     assert message in done.stderr
-
-
-def test_the_example_use_case_is_small_enough_to_generalise() -> None:
-    """The sizes that were measured (docs/training.md) are those that the example declares."""
-    sizes = usecase.load(ROOT / "examples" / "oulad" / "usecase.toml").model
-    assert (sizes.cross_layers, sizes.dense) == (1, (32,))
