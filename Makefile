@@ -9,7 +9,7 @@ PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
-.PHONY: setup demo test check bench bench-stream up lock
+.PHONY: setup demo test check bench bench-stream bench-quality up lock
 
 setup: .venv/.ready
 
@@ -36,11 +36,16 @@ test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
 	$(RUN) pytest
 
-bench: bench-stream ## every benchmark
+bench: bench-stream bench-quality ## every benchmark
 
 bench-stream: setup ## events a second a core against plain Faust, Quix Streams and Bytewax
 	tests/kafka/install.sh
 	$(RUN) tests.bench.stream
+
+# `make bench-quality DATA=…` takes the OULAD tables of a folder; by default it is the sample.
+DATA ?=
+bench-quality: setup ## AUC and log-loss against boosting and logistic regression, frozen and monthly; replay's speed
+	$(RUN) tests.bench.quality $(if $(DATA),--data $(DATA))
 
 up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 	tests/kafka/install.sh

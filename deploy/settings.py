@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from model.usecase import line_of
+from model.mistakes import line_of
 
 # Kubernetes tells every pod of a service called eddyline where that is, in variables such as EDDYLINE_PORT.
 KUBERNETES = re.compile(r"_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_\d+_\w+)$")

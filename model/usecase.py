@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from model.mistakes import advice, keys_of, line_of
+
 NAME = re.compile(r"^[a-z][a-z0-9_]{0,62}$")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smhdw])$")
@@ -232,11 +234,11 @@ def parse(text: str, path: Path | str = "<use case>") -> UseCase:
     try:
         usecase = msgspec.convert(table, UseCase, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        message, _, where = str(error).partition(" - at `")
-        keys = _keys(where.rstrip("`"), table, message)
-        raise UseCaseError(
-            path, line_of(text, keys), f"{'.'.join(keys)}: {_advice(message, keys)}"
-        ) from error
+        keys, message = keys_of(error, table, _ENTRIES, _decode), advice(error)
+        if message.startswith("invalid value") and keys[:1] == ("features",):
+            known = ", ".join(sorted(str(struct.__struct_config__.tag) for struct in Feature.__args__))
+            message = f"{message}; `kind` is one of {known}"
+        raise UseCaseError(path, line_of(text, keys), f"{'.'.join(keys)}: {message}") from error
     for keys, message in _problems(usecase):
         raise UseCaseError(path, line_of(text, keys), f"{'.'.join(keys)}: {message}")
     return usecase
@@ -254,73 +256,6 @@ _ENTRIES: dict[str, Any] = {
     "features": Feature,
     "context": ContextKind,
 }
-
-
-def _keys(where: str, table: dict[str, Any], message: str) -> tuple[str, ...]:
-    """The key path of a msgspec error, ``$.features[...].half_life``, as keys of the file.
-
-    msgspec names struct fields but not dictionary keys (``[...]``), so those are found by trying the entries.
-    """
-    keys: list[str] = []
-    node: Any = table
-    for name, entry in re.findall(r"\.([A-Za-z_]\w*)|(\[\.\.\.\])", where):
-        key = name
-        if entry and isinstance(node, dict):
-            kind = _ENTRIES.get(keys[-1] if keys else "", Any)
-            key = next((key for key, value in node.items() if _fails(kind, value, message)), "")
-        if key:
-            keys.append(key)
-            node = node.get(key) if isinstance(node, dict) else None
-    missing = re.search(r"missing required field `(\w+)`", message)
-    unknown = re.search(r"unknown field `(\w+)`", message)
-    if unknown and isinstance(node, dict) and unknown[1] in node:
-        keys.append(unknown[1])
-    if missing and not keys:
-        keys.append(missing[1])
-    return tuple(keys)
-
-
-def _fails(kind: Any, value: Any, message: str) -> bool:
-    try:
-        msgspec.convert(value, kind, dec_hook=_decode)
-    except msgspec.ValidationError as error:
-        return str(error).partition(" - at `")[0] == message
-    return False
-
-
-def _advice(message: str, keys: tuple[str, ...]) -> str:
-    unknown = re.search(r"unknown field `(\w+)`", message)
-    if unknown:
-        return f"`{unknown[1]}` is not a setting here; remove it or correct its spelling"
-    if "missing required field" in message:
-        return message.replace("Object missing", "missing") + "; add it"
-    if message.startswith("Invalid value") and keys and keys[0] == "features":
-        known = ", ".join(sorted(str(struct.__struct_config__.tag) for struct in Feature.__args__))
-        return f"{message}; `kind` is one of {known}"
-    return message[:1].lower() + message[1:]
-
-
-def line_of(text: str, keys: tuple[str, ...]) -> int:
-    """The line (from 1) of ``text`` on which the TOML key path ``keys`` stands, or that of its nearest parent."""
-    best, depth = 1, 0
-    table: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        header = re.match(r"^\s*\[+\s*([^\]]+?)\s*\]+", line)
-        if header:
-            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
-            here: tuple[str, ...] = table
-        else:
-            entry = re.match(r"^\s*([\w\-\.\"']+)\s*=(.*)$", line)
-            if not entry:
-                continue
-            here = table + tuple(part.strip("\"'") for part in entry[1].split("."))
-            inline = keys[len(here)] if here == keys[: len(here)] and len(keys) > len(here) else None
-            if inline and re.search(rf"\b{re.escape(inline)}\s*=", entry[2]):
-                here += (inline,)
-        shared = len(here) if here == keys[: len(here)] else 0
-        if shared > depth:
-            best, depth = number, shared
-    return best
 
 
 Problem = tuple[tuple[str, ...], str]

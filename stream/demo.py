@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import shutil
 import signal
 import socket
@@ -260,6 +261,19 @@ def _view(report: Report, sent: int, speed: float, elapsed: float) -> Table:
         f"half within {report.quantile('eddyline_event_to_score_seconds', 0.5) * 1000:.0f} ms, "
         f"99 % within {report.quantile('eddyline_event_to_score_seconds', 0.99) * 1000:.0f} ms",
     )
+    matured = report.total("eddyline_examples_total")
+    auc = next(
+        (
+            value
+            for key, value in report.counts.items()
+            if key.startswith('eddyline_quality_auc{model="1",slice=""')
+        ),
+        float("nan"),
+    )
+    known = f"{matured:,.0f} decisions with a label" + (
+        "" if math.isnan(auc) else f"; AUC of the latest {auc:.3f}"
+    )
+    table.add_row("outcomes", known)
     bad = {
         key.partition('reason="')[2].rstrip('"}'): value
         for key, value in report.counts.items()

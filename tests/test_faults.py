@@ -17,9 +17,9 @@ import pytest
 
 from deploy.settings import Settings
 from stream.events import Decoder
+from stream.files import FileRecord
 from stream.producer import EventProducer
 from stream.profiles import Profiles
-from stream.files import FileRecord
 from tests.broker import Broker
 from tests.conftest import fresh_settings
 from tests.events import NOW_MS, stream, usecase

@@ -105,6 +105,33 @@ def test_a_stopped_worker_has_committed_all_that_it_wrote(settings: Settings, tm
     assert lag(settings) == 100_000 - sum(offset + 1 for offset in last.values())
 
 
+def test_labels_and_the_quality_of_scores_are_shown(settings: Settings, tmp_path: Path) -> None:
+    """Examples, outcomes, open and closed decisions and the quality of the scores are metrics of the worker."""
+    events = stream(20_000, users=50, step_ms=5000)
+    send(settings, events)
+    declared = USECASE.replace('window = "14d"', 'window = "2h"') + '[quality]\nslices = ["plan"]\n'
+    with Worker(settings, tmp_path, usecase=declared) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        decisions = sum(each["type"] == "offer" for each in events)
+        closed = {plan: worker.metric("eddyline_closed_decisions_total", value=plan) for plan in ("", *"abc")}
+        worker.wait_for(  # gauges are refreshed once a second
+            lambda: worker.metric("eddyline_open_decisions") == decisions - closed[""], "gauges are shown"
+        )
+        assert closed[""] == closed["a"] + closed["b"] + closed["c"]
+        outcomes = sum(each["type"] == "done" for each in events)
+        assert outcomes == worker.metric("eddyline_outcomes_total")
+        negative = worker.metric("eddyline_examples_total", label="negative")
+        positive = worker.metric("eddyline_examples_total", label="positive")
+        assert closed[""] == negative + worker.metric("eddyline_closed_positives_total", value="")
+        assert positive >= worker.metric("eddyline_closed_positives_total", value="")
+        assert worker.metric("eddyline_quality_auc", value="") == 0.5  # one prior for all
+        base_rate = worker.metric("eddyline_quality_base_rate", value="")
+        assert 0 < base_rate < 0.5
+        assert worker.metric("eddyline_quality_calibration_error", value="") == pytest.approx(
+            abs(base_rate - 0.3), abs=1e-6
+        )
+
+
 def test_events_after_a_quiet_time_are_processed_at_once(settings: Settings, tmp_path: Path) -> None:
     """A worker that has nothing to do takes up the next event when it comes."""
     with Worker(settings, tmp_path) as worker:

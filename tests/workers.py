@@ -56,15 +56,16 @@ class _Process:
                 env=env,
             )
 
-    def metric(self, name: str) -> float:
-        """The sum of the samples called ``name``; 0 while the process does not answer."""
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples called ``name`` with ``labels``; 0 while the process does not answer."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=2) as answer:
                 text = answer.read().decode()
         except (OSError, urllib.error.URLError):
             return 0.0
         families = text_string_to_metric_families(text)
-        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+        samples = (sample for family in families for sample in family.samples if sample.name == name)
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Until ``condition`` holds; an error with its log if it ends or takes too long."""
