@@ -401,9 +401,7 @@ def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
     help="precision and recall are those of calling a score from here up positive",
 )
 @click.option("--report", type=NEW, help="write a report for people, an HTML file")
-@click.option(
-    "--ablation", is_flag=True, help="in the report, train without each source of features as well"
-)
+@click.option("--ablation", is_flag=True, help="in the report, train without each source of features as well")
 @click.option(
     "--checkpoint",
     type=click.Path(file_okay=False, path_type=Path),

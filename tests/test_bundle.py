@@ -27,7 +27,7 @@ def test_training_leaves_a_whole_bundle(trained: Path) -> None:
         read.manifest.buckets,
     ) == ("synthetic", "7", (1, 16, 64, 256, 1024))
     assert read.spec == SPEC
-    assert {"auc", "log_loss", "base_log_loss"} < read.manifest.metrics.keys()
+    assert {"auc", "log_loss", "base_rate_log_loss"} < read.manifest.metrics.keys()
 
 
 def test_training_leaves_nothing_but_the_bundle(trained: Path) -> None:

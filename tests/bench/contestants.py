@@ -53,7 +53,12 @@ def _eddyline(job: Job, port: int) -> list[str]:
         "--topics-scores",
         job.scores,
     ]
-    command += ["--topics-dead-letters", f"{job.name}-dead-letters"]
+    command += [
+        "--topics-examples",
+        f"{job.name}-examples",
+        "--topics-dead-letters",
+        f"{job.name}-dead-letters",
+    ]
     return [*command, "--engine-id", job.name, "--engine-metrics-port", str(port)]
 
 

@@ -6,7 +6,8 @@
 *Frozen*: models that are fitted to what was known at 2014-02-01, and score every later decision. *Monthly*: at the
 start of each month from then on they are fitted anew to what is known then, and score the decisions of that month. Both
 are judged by outcomes that came later than anything they were fitted to or chosen by, and network, boosting and logistic
-regression see the same rows. The replay is timed with the frozen model in it, in this process on one core.
+regression see the same rows. The replay is timed with the frozen model in it,
+from the file on, in this process on one core.
 """
 
 from __future__ import annotations
@@ -69,15 +70,14 @@ def replayed(case: usecase.UseCase, events: Path, directory: Path) -> Path:
 
 
 def timed_replay(case: usecase.UseCase, events: Path, scorer: Scorer) -> tuple[float, int]:
-    """Replay ``events``, read once beforehand, with ``scorer`` on one core; return seconds and how many they are."""
-    chunks = list(_chunks(events))
+    """Replay the file ``events`` with ``scorer`` on one core, as `eddyline replay` does; seconds, and how many they are."""
     allowed = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(allowed)})
     try:
         begin = time.perf_counter()
-        for _ in Replay(case, Events(), scorer).run(chunks, _now()):
-            pass
-        return time.perf_counter() - begin, sum(map(len, chunks))
+        results = Replay(case, Events(), scorer).run(_chunks(events), _now())
+        count = sum(processed.records for processed in results)
+        return time.perf_counter() - begin, count
     finally:
         os.sched_setaffinity(0, allowed)
 
