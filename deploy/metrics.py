@@ -62,7 +62,8 @@ UNTRACKED = Counter(
     "eddyline_untracked_decisions_total", "Scored decisions that get no example, by reason.", ["reason"]
 )
 OPEN = Gauge("eddyline_open_decisions", "Decisions held here whose window is open.")
-OPEN_BYTES = Gauge("eddyline_open_decision_bytes", "Bytes of the open decisions held here, about.")
+HELD = Gauge("eddyline_held_outcomes", "Outcomes held here for decisions that may arrive after them.")
+OPEN_BYTES = Gauge("eddyline_open_bytes", "Bytes of the open decisions and held outcomes here, about.")
 _COHORT = ["model", "slice", "value"]
 CLOSED = Counter(
     "eddyline_closed_decisions_total",

@@ -15,7 +15,7 @@ every writer of example files calls (:mod:`stream.replay`, :mod:`retrain.sink`),
 ``label``          int8, 1 if the outcome came within the window, else 0
 ``sample_weight``  float32 from 0, how much the row counts; optional, 1 where there is no such column
 ``outcome_time``   int64, ms, when the outcome that counts happened; null for a negative example
-``closes``         int64, ms, the end of the window: from then on the label of every such decision is known
+``closes``         int64, ms, the end of the window and its lateness: from then on every such label is known
 ``feature.NAME``   one a feature of the spec: float32, or string for a category; null or NaN is missing
 =================  ===================================================================================
 

@@ -46,14 +46,17 @@ _ENDS = (("first", 0), ("last", -1))
 
 
 def window(examples: Examples, training: Training, as_of: int | None = None) -> Parts:
-    """Split what is known of ``examples`` at ``as_of`` (ms; None: when the last window closed) as ``training`` says.
+    """Split what is known of ``examples`` at ``as_of`` (ms; None: when they end) as ``training`` says.
+
+    What closes after the examples end takes no part: so far only its positive labels are there.
 
     Of the decisions whose windows had closed, ``validate`` before the latest one are validated, and ``train`` before
     that are fitted; a history shorter than both is divided in their proportion. Decisions of one time stay together.
 
     Raises :class:`ExamplesError` unless both parts have both labels: otherwise nothing can be fitted or judged.
     """
-    known = int(examples.closes.max()) if as_of is None else as_of
+    clock = _clock(examples)
+    known = clock if as_of is None else min(as_of, clock)
     matured = examples[examples.closes <= known]
     if not len(matured):
         raise ExamplesError(
@@ -78,6 +81,15 @@ def window(examples: Examples, training: Training, as_of: int | None = None) -> 
                 "[training] of the use case, or check the join of outcomes"
             )
     return Parts(fitting, validation, whole, known)
+
+
+def _clock(examples: Examples) -> int:
+    """How far event time had come, ms, when these were all the examples there are.
+
+    To the latest decision, and to where the latest window that closed on a negative label closed.
+    """
+    negative = examples.closes[examples.label == 0]
+    return max(int(examples.time.max()), int(negative.max(initial=0)))
 
 
 def iso(ms: int | np.int64) -> str:

@@ -16,7 +16,9 @@ Pending decisions live in the state changelog beside the profiles, under keys th
 =========================  ======================================================================
 
 A run's changes stand before its mark, and its mark before its profile rows. So a row that says an event is folded
-proves that its join is kept, and what a crash cuts off is joined again, from the mark on, to the same result.
+proves that its join is kept, and what a crash cuts off is joined again, from the mark on, to the same result. Only the
+tombstones of held outcomes follow the mark: without them what is joined again might miss one, with them left over the
+clock lets it go again.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from stream.scoring import Score
 PREFIX = b"\xff"  # never a byte of UTF-8, so no user's key begins with it
 MARK = PREFIX + b"m"
 _DECISION, _OUTCOME = PREFIX + b"d", PREFIX + b"o"
-OVERHEAD = 700  # bytes of an open decision beside its record, as measured: objects, index, deadline
+OVERHEAD = 700  # bytes of an open decision beside its record, or of a held outcome: objects, index, deadline
 
 _json = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
@@ -57,6 +59,7 @@ class Outcomes(StrEnum):
     LATE = "late"  # matched none, and lies so far back that its decision may have closed
     UNMATCHED = "unmatched"  # no decision has a window that it falls into
     ADOPTED = "adopted"  # found unmatched before, and then matched by a decision that arrived after it
+    FORGOTTEN = "forgotten"  # could not be held for decisions to come: as many are as the engine may hold
 
 
 class Untracked(StrEnum):
@@ -108,7 +111,8 @@ class _Rule(NamedTuple):
 class Pending:
     """The open decisions of one partition, at most ``limit`` of them: further ones are scored but not tracked.
 
-    What is refused does not depend on how it will end, so the examples that there are stay unbiased.
+    What is refused does not depend on how it will end, so the examples that there are stay unbiased. As many outcomes
+    are held at most.
     """
 
     def __init__(self, usecase: UseCase, limit: int) -> None:
@@ -129,11 +133,21 @@ class Pending:
         self._open = Shelf[Open](lambda entry: self._subject(entry.type, entry.user, entry.item))
         self._held = Shelf[Held](lambda held: (held.type, held.user, None))
         self._changes: dict[bytes, Open | Held | None] = {}
-        self.nbytes = 0  # about, of the open decisions
+        self._bytes = 0  # about, of the open decisions
         self.mark = Mark(-1, NEVER)
 
     def __len__(self) -> int:
         return len(self._open)
+
+    @property
+    def held(self) -> int:
+        """Outcomes held for decisions that may arrive after them."""
+        return len(self._held)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that waits, about."""
+        return self._bytes + OVERHEAD * len(self._held)
 
     def join(
         self,
@@ -249,7 +263,11 @@ class Pending:
         else:
             result = Outcomes.BEFORE if before else Outcomes.UNMATCHED
         joined.outcomes[result] += 1
-        if due >= watermark and event.id not in self._held:
+        if due < watermark or event.id in self._held:
+            return
+        if len(self._held) >= self._limit:
+            joined.outcomes[Outcomes.FORGOTTEN] += 1
+        else:
             held = Held(event.id, event.type, event.user, event.item, offset, time, due)
             self._held.put(held)
             self._changes[_OUTCOME + held.id.encode()] = held
@@ -266,11 +284,11 @@ class Pending:
 
     def _mature(self, entry: Open, joined: Joined) -> None:
         """Publish the decision as an example: its `scores` record, continued by the label's fields."""
-        label = _Label(entry.label, entry.weight, entry.outcome_time, entry.closes)
+        label = _Label(entry.label, entry.weight, entry.outcome_time, entry.due)
         joined.users.append(entry.user.encode())
         joined.examples.append(entry.record[:-1] + b"," + _json(label)[1:])
         joined.positives += entry.label
-        self.nbytes -= len(entry.record)
+        self._bytes -= len(entry.record)
         entry.record = b""
 
     def _pass(self, watermark: int, joined: Joined) -> None:
@@ -286,11 +304,11 @@ class Pending:
 
     def _remember(self, entry: Open) -> None:
         self._open.put(entry)
-        self.nbytes += OVERHEAD + len(entry.record)
+        self._bytes += OVERHEAD + len(entry.record)
 
     def _forget(self, entry: Open | None) -> None:
         if entry is not None:
-            self.nbytes -= OVERHEAD + len(entry.record)
+            self._bytes -= OVERHEAD + len(entry.record)
 
     def _drop(self, kind: bytes, entry: Open | Held) -> None:
         """Let the changelog know that ``entry`` is gone, if it knows of it."""
@@ -300,15 +318,20 @@ class Pending:
             self._changes[key] = None
 
     def _keep(self, joined: Joined) -> None:
-        """Hand over what the changelog needs to hear of this run, the mark last."""
+        """Hand over what the changelog needs to hear of this run, in the order that the module describes."""
+        released = [
+            key for key, change in self._changes.items() if change is None and key.startswith(_OUTCOME)
+        ]
+        for key in released:
+            del self._changes[key]
         for key, change in self._changes.items():
             if change is not None:
                 change.kept = True
             joined.keys.append(key)
             joined.values.append(None if change is None else _pack(change))
         self._changes.clear()
-        joined.keys.append(MARK)
-        joined.values.append(_pack(self.mark))
+        joined.keys += [MARK, *released]
+        joined.values += [_pack(self.mark), *[None] * len(released)]
 
     def _subject(self, kind: str, user: str, item: str | None) -> Subject:
         return kind, user, item if self._rules[kind].by_item else None

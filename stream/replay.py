@@ -67,7 +67,7 @@ def examples_of(usecase: UseCase, results: Iterable[Processed]) -> pa.Table:
     return table_of(examples, feature_spec(usecase))
 
 
-class Cohort(msgspec.Struct, frozen=True):
+class Period(msgspec.Struct, frozen=True):
     """Quality of the decisions of one UTC month by one model version: all, or those with one ``value`` of a ``slice``."""
 
     month: str
@@ -94,7 +94,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     open: int  # decisions whose window had not closed when the events ended
     outcomes: dict[Outcomes, int]
     untracked: dict[Untracked, int]
-    quality: list[Cohort]
+    quality: list[Period]
 
 
 class Tally:
@@ -144,7 +144,7 @@ class Tally:
             quality=self._quality(),
         )
 
-    def _quality(self) -> list[Cohort]:
+    def _quality(self) -> list[Period]:
         months = np.array(self._times, "datetime64[ms]").astype("datetime64[M]")
         score, label = np.array(self._scores, np.float32), np.array(self._labels, np.float32)
         groups: dict[tuple[str, str, str, str], list[NDArray[np.int64]]] = {}
@@ -157,13 +157,13 @@ class Tally:
             for name, value in zip(self._slices, values, strict=True):
                 groups.setdefault((when, model, name, value or MISSING), []).append(positions)
         return [
-            _cohort(group, score[rows], label[rows])
+            _period(group, score[rows], label[rows])
             for group, rows in ((group, np.concatenate(groups[group])) for group in sorted(groups))
         ]
 
 
-def _cohort(group: tuple[str, str, str, str], score: Float32, label: Float32) -> Cohort:
-    return Cohort(
+def _period(group: tuple[str, str, str, str], score: Float32, label: Float32) -> Period:
+    return Period(
         *group,
         decisions=len(label),
         base_rate=float(label.mean()),

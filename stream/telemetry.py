@@ -17,6 +17,12 @@ _GAUGES = {
     "log_loss": metrics.QUALITY_LOG_LOSS,
     "calibration_error": metrics.QUALITY_CALIBRATION,
 }
+_CLOSED = {
+    "decisions": metrics.CLOSED,
+    "positives": metrics.CLOSED_POSITIVES,
+    "score": metrics.CLOSED_SCORES,
+    "log_loss": metrics.CLOSED_LOG_LOSS,
+}
 
 
 class Telemetry:
@@ -43,10 +49,8 @@ class Telemetry:
         for stage, seconds in processed.seconds.items():
             metrics.STAGE_SECONDS.labels(stage).inc(seconds)
         for cohort, added in self._quality.observe(joined.closed).items():
-            metrics.CLOSED.labels(*cohort).inc(added.decisions)
-            metrics.CLOSED_POSITIVES.labels(*cohort).inc(added.positives)
-            metrics.CLOSED_SCORES.labels(*cohort).inc(added.score)
-            metrics.CLOSED_LOG_LOSS.labels(*cohort).inc(added.log_loss)
+            for field, counter in _CLOSED.items():
+                counter.labels(*cohort).inc(getattr(added, field))
 
     def written(self, processed: Processed, now: float) -> None:
         """Count a run's scores, acknowledged at ``now`` (s since the epoch)."""
@@ -61,11 +65,12 @@ class Telemetry:
         metrics.PROFILES.set(sum(len(state.profiles) for state in states))
         metrics.PROFILE_BYTES.set(sum(state.profiles.nbytes for state in states))
         metrics.OPEN.set(sum(len(state.pending) for state in states))
+        metrics.HELD.set(sum(state.pending.held for state in states))
         metrics.OPEN_BYTES.set(sum(state.pending.nbytes for state in states))
         measures = self._quality.measures()
         for gone in self._shown.difference(measures):
-            for gauge in _GAUGES.values():
-                gauge.remove(*gone)
+            for shown in (*_GAUGES.values(), *_CLOSED.values()):
+                shown.remove(*gone)
         for cohort, measured in measures.items():
             for field, gauge in _GAUGES.items():
                 gauge.labels(*cohort).set(getattr(measured, field))

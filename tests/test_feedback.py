@@ -331,6 +331,42 @@ def test_a_crash_at_any_moment_changes_no_label(seed: int, lateness: str) -> Non
         assert expected[example.id] == example
 
 
+def test_an_outcome_let_go_is_still_there_for_what_a_crash_cuts_off() -> None:
+    """Wherever the changelog ends, a decision that adopts a held outcome adopts it again."""
+    text = USECASE.replace('window = "14d"', 'window = "10s"\nlateness = "5s"').replace('match = "item"', "")
+    declared = parse(text)
+    first = records([event(id="o", type="done", time=START_MS + 5000)])
+    rest = records(
+        [offer(0, time=START_MS + 3000), event(id="p", user="zoe", time=START_MS + 100_000)], first=1
+    )
+    engine, state = Engine(declared, Events(), None), State(declared, 10)
+    before, after = engine.process(state, first, NOW_MS), engine.process(state, rest, NOW_MS)
+    assert [1] == [example.label for example in examples([after.joined])]
+    for cut in range(len(after.keys) + 1):
+        restored = State(declared, 10)
+        restored.restore([*before.keys, *after.keys[:cut]], [*before.rows, *after.rows[:cut]])
+        again = engine.process(restored, rest, NOW_MS).joined
+        assert {1} >= {example.label for example in examples([again])}
+        assert restored.pending.held == 0
+
+
+def test_held_outcomes_are_bounded_and_counted() -> None:
+    """Beyond the limit an outcome is judged but not held, and both the held and the forgotten are told."""
+    text = USECASE.replace('window = "14d"', 'window = "14d"\nlateness = "7d"')
+    runs, state = joined([done(n / 100, user=f"u{n}") for n in range(20)], text, limit=5)
+    assert (5, 15) == (state.pending.held, counts(runs)[Outcomes.FORGOTTEN])
+    assert state.pending.nbytes > 0
+    runs, state = joined([done(n / 100, user=f"u{n}") for n in range(20)] + [page(8)], text)
+    assert (0, 0) == (state.pending.held, state.pending.nbytes)
+
+
+def test_an_example_says_when_its_label_was_final() -> None:
+    """With a lateness, `closes` is the window's end and the lateness: until then a late outcome may turn it."""
+    text = USECASE.replace('window = "14d"', 'window = "1d"\nlateness = "7d"')
+    runs, _ = joined([offer(0), page(8.5)], text)
+    assert [START_MS + 8 * DAY_MS] == [example.closes for example in examples(runs)]
+
+
 def test_the_mark_follows_the_changes_and_precedes_the_rows() -> None:
     """The changelog of a run is what the join changed, the mark, then the rows: the order that restoring rests on."""
     declared = parse(USECASE)

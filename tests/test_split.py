@@ -17,8 +17,11 @@ HOURS = Training(train=Duration(6 * 3600), validate=Duration(2 * 3600))
 
 
 def data(folder: Path, n: int = 1000, **columns: object) -> Examples:
-    """Examples a minute apart, each with a window of ten minutes, with other ``columns``."""
+    """Examples a minute apart, the last negative, each with a window of ten minutes, with other ``columns``."""
     table = examples(n)
+    label = table.column("label").to_numpy().copy()
+    label[-1] = 0
+    columns = {"label": label} | columns
     for name, values in columns.items():
         table = replaced(table, name, values)
     return prepared(folder, table)
@@ -82,6 +85,17 @@ def test_a_positive_example_waits_for_its_cohort(tmp_path: Path) -> None:
     assert minutes(parts.validation)[1] == 500 - WINDOW // STEP
 
 
+def test_positives_that_came_before_their_cohort_are_left_out(tmp_path: Path) -> None:
+    """Positives are known at once, negatives when their windows close: the last window of a log holds positives only."""
+    label = examples(710).column("label").to_numpy().copy()
+    label[700] = 0  # closes at minute 710, as the log ends
+    label[701:] = 1
+    for as_of in (None, START + 2000 * STEP):
+        parts = window(data(tmp_path, 710, label=label), HOURS, as_of)
+        assert minutes(parts.whole)[1] == 700
+        assert parts.as_of == START + 710 * STEP
+
+
 def test_the_order_of_the_file_does_not_matter(tmp_path: Path) -> None:
     """The split is by time alone."""
     table = examples(1000)
@@ -114,7 +128,7 @@ def test_the_parts_say_when_they_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "as_of", "message"),
     [
-        ({"label": [1] * 100}, None, r"the fitting part needs examples of both labels, got labels \[1\] in 66"),
+        ({"label": [1] * 75 + [0] * 25}, None, r"the fitting part needs examples of both labels, got labels \[1\] in 66"),
         ({"label": [0, 1] * 30 + [0] * 40}, None, r"the validation part needs .* got labels \[0\] in 25 of the 100"),
         ({"sample_weight": [1.0] * 75 + [0.0] * 25}, None, r"the validation part needs .* got labels \[\] in 25"),
         ({"time": [START] * 100}, None, r"the fitting part needs .* got labels \[\] in 0 of the 100 rows"),

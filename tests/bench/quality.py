@@ -90,6 +90,12 @@ def _now() -> int:
     return int(time.time() * 1000)
 
 
+def closed(examples: Path, spec: FeatureSpec) -> Examples:
+    """Return the examples whose window had closed when the events ended; of later ones only positives are there."""
+    known = read_examples(examples, spec)
+    return known[known.closes <= known.closes[known.label == 0].max()]
+
+
 def frozen(case: usecase.UseCase, examples: Path, bundle: Path) -> tuple[Scores, Examples]:
     """Train the frozen models, write the ``bundle`` and the report, and score all decisions from then on."""
     spec = feature_spec(case)
@@ -104,7 +110,7 @@ def frozen(case: usecase.UseCase, examples: Path, bundle: Path) -> tuple[Scores,
         ablation=True,
     )
     training.run(order, lambda _: None)
-    known = read_examples(examples, spec)
+    known = closed(examples, spec)
     later = known[known.time >= _ms(FROZEN)]
     parts = window(known, case.training, _ms(FROZEN))
     scores = {training.NETWORK: LiteRTScorer.load(bundle).score(later.numeric, later.categorical)}
@@ -178,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         directory = Path(temporary)
         events = converted(data, directory)
         examples = replayed(case, events, directory)
-        known = read_examples(examples, feature_spec(case))
+        known = closed(examples, feature_spec(case))
         console.print(f"{len(known):,} examples, {known.base_rate:.1%} of them positive")
         begin = time.perf_counter()
         scores, later = frozen(case, examples, directory / "bundle")
