@@ -79,6 +79,34 @@ def _scorer(model: Path, declared: Any) -> Any:
     return scorer
 
 
+def _takes_files(folder: Path) -> None:
+    """Stop unless a file can be made in ``folder``; none is left there."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _stop(f"{folder}: no file can be written there: {error.strerror}; name a folder that takes files")
+
+
+def _new_log(url: str, *, append: bool) -> Any:
+    """The example log at ``url``, which takes files and, unless told to ``append``, holds none."""
+    from model.example_log import ExampleLog, ExampleLogError
+
+    try:
+        log = ExampleLog(url)
+        log.check()
+        if log.dates() and not append:
+            _stop(
+                f"{url}: examples are there already, and those of another use case, or of another window, would be "
+                "mixed with these; name another folder, or add to them with --append"
+            )
+    except ExampleLogError as error:
+        _stop(error)
+    return log
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="eddyline", prog_name="eddyline")
 def cli() -> None:
@@ -141,6 +169,9 @@ def compact(url: str) -> None:
 
     try:
         log = ExampleLog(url)
+    except ExampleLogError as error:
+        _stop(error)
+    try:
         dates = log.dates()
         if not dates:
             _stop(f"{url}: no example log is there; correct the URL")
@@ -181,7 +212,7 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from deploy import topics as deployed
-    from stream.files import key_of, lines
+    from stream.files import EventFileError, key_of, lines
     from stream.producer import DeliveryError, EventProducer
 
     try:
@@ -189,7 +220,10 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
             _stop(f"there is no topic {settings.topics.events}; create it with `eddyline topics`")
     except deployed.TopicError as error:
         _stop(error)
-    total = sum(sum(1 for _ in lines(path)) for path in files)
+    try:
+        total = sum(sum(1 for _ in lines(path)) for path in files)
+    except EventFileError as error:
+        _stop(error)
     columns = (
         TextColumn("sending"),
         BarColumn(),
@@ -214,7 +248,7 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
                         time.sleep(sent / rate - elapsed)
             producer.flush()
             progress.update(task, completed=sent)
-    except DeliveryError as error:
+    except (DeliveryError, EventFileError) as error:
         _stop(error, 1)
     click.echo(f"{sent:,} events sent and acknowledged in {time.monotonic() - begin:.1f} s")
     if without_user:
@@ -225,7 +259,8 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
 @click.argument("usecase", type=EXISTING)
 @click.argument("files", metavar="EVENTS...", type=EXISTING, nargs=-1, required=True)
 @click.option("--model", type=FOLDER, help="model bundle to score with; none: priors")
-@click.option("--examples", "log", metavar="URL", help="append the examples to this log, a folder or URL")
+@click.option("--examples", "log", metavar="URL", help="write the examples to this log, a folder or URL")
+@click.option("--append", is_flag=True, help="add to the examples that the log holds already")
 @click.option("--scores", type=NEW, help="write the scores records to this file (JSON Lines)")
 @click.option("--summary", type=NEW, help="write the summary to this file (JSON)")
 def replay(
@@ -233,6 +268,7 @@ def replay(
     files: tuple[Path, ...],
     model: Path | None,
     log: str | None,
+    append: bool,
     scores: Path | None,
     summary: Path | None,
     settings: Any,
@@ -242,17 +278,25 @@ def replay(
     The same events give the same scores and examples as through Kafka. For backtests and for training sets.
     """
     declared = _usecase(usecase)
-    from model.example_log import ExampleLog, ExampleLogError
+    from model.example_log import ExampleLogError
     from stream import backtest
     from stream.engine import TooManyBadRecords
+    from stream.files import EventFileError
 
     scorer = None if model is None else _scorer(model, declared)
+    for path in (scores, summary):
+        if path is not None and not path.exists():
+            _takes_files(path.parent)
+    examples = None if log is None else _new_log(log, append=append)
+    outputs = backtest.Outputs(examples=examples, scores=scores, summary=summary)
     try:
-        outputs = backtest.Outputs(
-            examples=None if log is None else ExampleLog(log), scores=scores, summary=summary
-        )
         backtest.run(declared, settings.events, scorer, files, outputs)
-    except (ExampleLogError, TooManyBadRecords, OSError) as error:
+    except EventFileError as error:
+        _stop(error)
+    except TooManyBadRecords as error:
+        kept = " and ".join(str(each) for each in (scores, log) if each is not None)
+        _stop(f"{error}{f'. What came before them may stand in {kept}' if kept else ''}", 1)
+    except (ExampleLogError, OSError) as error:
         _stop(error, 1)
 
 
@@ -282,20 +326,22 @@ def check(usecase: Path, events: Path | None, first: int, settings: Any) -> None
     )
     if events is None:
         return
-    from stream.files import numbered_lines
+    from stream.files import EventFileError, numbered_lines
 
     bad = 0
     total = 0
     seen: dict[str, int] = {}
-    for number, verdict, detail in _verdicts(
-        declared, settings, itertools.islice(numbered_lines(events), first)
-    ):
-        total += 1
-        seen[verdict] = seen.get(verdict, 0) + 1
-        if detail:
-            bad += 1
-            if seen[verdict] <= 3:
-                click.echo(f"{events}:{number}: {verdict}: {detail}", err=True)
+    numbered = itertools.islice(numbered_lines(events), first)
+    try:
+        for number, verdict, detail in _verdicts(declared, settings, numbered):
+            total += 1
+            seen[verdict] = seen.get(verdict, 0) + 1
+            if detail:
+                bad += 1
+                if seen[verdict] <= 3:
+                    click.echo(f"{events}:{number}: {verdict}: {detail}", err=True)
+    except EventFileError as error:
+        _stop(error)
     click.echo(
         f"{events}: {total:,} events, {bad:,} bad: "
         + ", ".join(f"{name} {n:,}" for name, n in sorted(seen.items()))
@@ -331,24 +377,28 @@ def _verdicts(
 )
 @click.option("--force", is_flag=True, help="overwrite a usecase.toml that is there")
 def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
-    """Describe EVENTS (JSON Lines, may be gzipped) and propose a use case for them. Exit code 1: they hold no events."""
+    """Describe EVENTS (JSON Lines, may be gzipped) and propose a use case for them.
+
+    Exit code 1: they hold no events, or none that a use case could be proposed from.
+    """
     import time
-    import zlib
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from deploy.settings import Events
+    from model.usecase import UseCaseError, parse
     from stream.candidates import candidates
     from stream.dictionary import dictionary, summary
     from stream.explore import Explorer
-    from stream.files import lines, numbered_lines
+    from stream.files import EventFileError, lines, numbered_lines
     from stream.mapping import FormatError
-    from stream.proposal import propose, use_case_name
+    from stream.proposal import chosen, propose, use_case_name, without_decision
 
     proposed = out / "usecase.toml"
     if proposed.exists() and not force:
         _stop(f"{proposed} is there already; name another folder with --out, or overwrite it with --force")
+    _takes_files(next(folder for folder in (out, *out.parents) if folder.exists()))
     explorer = Explorer(Events(), int(time.time() * 1000))
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -359,21 +409,31 @@ def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
         findings = explorer.findings()
     except FormatError as error:
         _stop(error, 1)
-    except (OSError, EOFError, zlib.error) as error:
-        _stop(f"an event file cannot be read: {error}", 1)
+    except EventFileError as error:
+        _stop(error)
     found = candidates(findings.histories)
     markdown, html = dictionary(findings, found, [path.name for path in events])
-    out.mkdir(parents=True, exist_ok=True)
     texts = {
         "usecase.toml": propose(findings, found, use_case_name(events[0].name)),
         "data-dictionary.md": markdown,
         "data-dictionary.html": html,
     }
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (out / name).write_text(text, encoding="utf-8")
+    except OSError as error:
+        _stop(error, 1)
     Console().print(summary(findings, found))
     for name in texts:
         click.echo(out / name)
+    try:
+        parse(texts["usecase.toml"], proposed)
+    except UseCaseError as error:
+        _stop(without_decision(findings, proposed) or error, 1)
+    best = chosen(findings, found)
+    if best is not None and best.against:
+        click.echo(f"{proposed}: the decision {best.decision} is doubtful: {best.against}", err=True)
 
 
 @cli.command()
@@ -414,25 +474,71 @@ def train(usecase: Path, epochs: int | None, seed: int, as_of: datetime | None, 
     """
     import msgspec
 
+    from model.bundle import BundleError, check_new
+    from model.checkpoint import CheckpointError, Epoch
+    from model.examples import ExamplesError
+
+    # First what can be told at once: TensorFlow takes 10 s to import, and fitting hours.
     _usecase(usecase)
     if given["ablation"] and given["report"] is None:
         _stop("--ablation goes into a report; name one with --report")
+    _check_examples(given["examples"])
+    try:
+        check_new(given["out"])
+    except BundleError as error:
+        _stop(error)
+    for path in filter(None, (given["out"], given["report"])):
+        _check_writable(path.parent)
+    if given["checkpoint"]:
+        _check_writable(given["checkpoint"])
     from model import fitting, training
-    from model.bundle import BundleError
-    from model.checkpoint import CheckpointError
-    from model.examples import ExamplesError
 
     def say(line: Any) -> None:
         click.echo(msgspec.json.encode(line))
+
+    def tell(line: Epoch) -> None:
+        say({"fit": line.fit, **msgspec.structs.asdict(line)})
 
     settings = fitting.Settings(seed=seed)
     if epochs is not None:
         settings = msgspec.structs.replace(settings, epochs=epochs)
     moment = None if as_of is None else int(as_of.replace(tzinfo=as_of.tzinfo or UTC).timestamp() * 1000)
     try:
-        say(training.run(training.Order(usecase=usecase, settings=settings, as_of=moment, **given), say))
-    except (ExamplesError, BundleError, CheckpointError) as error:
+        say(training.run(training.Order(usecase=usecase, settings=settings, as_of=moment, **given), tell))
+    except (ExamplesError, BundleError, CheckpointError, OSError) as error:
         _stop(error)
+
+
+def _check_examples(where: str) -> None:
+    """Leave unless there may be examples at ``where``; what lies behind a URL is found out on reading."""
+    path, begin = Path(where), b""
+    if "://" not in where:
+        try:
+            if path.is_dir():
+                next(path.iterdir(), None)
+            else:
+                with path.open("rb") as file:
+                    begin = file.read(1)
+        except OSError as error:
+            _stop(f"{where}: no examples can be read there: {error.strerror}; correct the path")
+    if begin == b"{" or (path.suffix in {".jsonl", ".json", ".gz"} and not path.is_dir()):
+        _stop(
+            f"{where}: examples are a Parquet file or an example log, got what looks like events (JSON Lines); make "
+            "examples of them with `eddyline replay USECASE EVENTS --examples LOG`, and train on LOG"
+        )
+
+
+def _check_writable(folder: Path) -> None:
+    """Leave unless a file can be made in ``folder``, or in the nearest one above it that is there, and so it as well."""
+    import tempfile
+
+    try:
+        with tempfile.TemporaryFile(dir=next(each for each in (folder, *folder.parents) if each.exists())):
+            pass
+    except OSError as error:
+        _stop(
+            f"{folder}: nothing can be written there: {error.strerror}; correct the path or its permissions"
+        )
 
 
 @cli.command()

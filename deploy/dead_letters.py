@@ -9,7 +9,7 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from deploy.settings import Settings, kafka_client
+from deploy.settings import Settings, kafka_producer
 
 # Of a record that is longer the rest is cut, so that it fits with its headers; no good key is longer than 1 KiB.
 VALUE_BYTES, KEY_BYTES = 512 * 1024, 1024
@@ -65,16 +65,7 @@ class DeadLetters:
     def __init__(self, settings: Settings) -> None:
         self._topic, self._timeout_s = settings.topics.dead_letters, settings.kafka.delivery_timeout_s
         self._failed: list[str] = []
-        self._producer = Producer(
-            kafka_client(settings.kafka)
-            | {
-                "enable.idempotence": True,
-                "delivery.timeout.ms": int(self._timeout_s * 1000),
-                "delivery.report.only.error": True,
-                "on_delivery": self._on_delivery,
-                "log_level": 0,
-            }
-        )
+        self._producer = Producer(kafka_producer(settings.kafka) | {"on_delivery": self._on_delivery})
 
     def send(self, message: Message, *, reason: str, detail: str) -> None:
         """Queue the dead letter of ``message``, for the partition that it came in."""

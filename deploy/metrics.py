@@ -55,7 +55,7 @@ RESTORED = Gauge("eddyline_profiles_restored_records", "Changelog records read w
 EVICTED = Counter("eddyline_profiles_evicted_total", "Profiles forgotten after being idle.")
 
 OUTCOMES = Counter(
-    "eddyline_outcomes_total", "Outcome events, by what came of them: docs/engine.md.", ["result"]
+    "eddyline_outcomes_total", "Outcome events, by what came of them: docs/labels.md.", ["result"]
 )
 EXAMPLES = Counter("eddyline_examples_total", "Decisions whose label became known, by label.", ["label"])
 UNTRACKED = Counter(

@@ -272,6 +272,16 @@ def kafka_client(kafka: Kafka) -> dict[str, str | int | float | bool]:
     return client
 
 
+def kafka_producer(kafka: Kafka) -> dict[str, str | int | float | bool]:
+    """What every producer of ours starts from: nothing twice or out of order, and only failures are reported."""
+    return kafka_client(kafka) | {
+        "enable.idempotence": True,
+        "delivery.timeout.ms": int(kafka.delivery_timeout_s * 1000),
+        "delivery.report.only.error": True,
+        "log_level": 0,
+    }
+
+
 def ssl_context(kafka: Kafka) -> ssl.SSLContext | None:
     """The TLS context of the aiokafka clients inside Faust, or None without TLS."""
     if not kafka.security_protocol.endswith("SSL"):

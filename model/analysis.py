@@ -148,9 +148,4 @@ def _shuffled(rows: Examples, kind: str, j: int, rng: np.random.Generator) -> Ex
 
 
 def _measures(rows: Examples, score: Float32) -> NDArray[np.float64]:
-    return np.array(
-        [
-            auc(rows.label, score, rows.sample_weight),
-            log_loss(rows.label, score, rows.sample_weight),
-        ]
-    )
+    return np.array([auc(rows.label, score), log_loss(rows.label, score)])

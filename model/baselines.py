@@ -1,6 +1,7 @@
 """Baselines: what a network has to beat, trained beside it on the same rows. The only module that knows scikit-learn.
 
-Called by :mod:`model.training`, which reports them with every model.
+Called by :mod:`model.training`, which reports them with every model. All are fitted to rows by their weight, and score
+probabilities, as the network does.
 
 ==============  ==================================================================================================
 ``base_rate``   the share of positive examples, for everyone
@@ -28,7 +29,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from model.evaluation import log_loss
+from model.evaluation import fitted_rate, log_loss, log_odds_shift
 from model.examples import Examples
 from model.features import FeatureSpec, Float32
 from model.normalisation import Normalisation
@@ -61,21 +62,21 @@ def fit(parts: Parts, spec: FeatureSpec, seed: int, *, live: bool = False) -> di
 
 
 def base_rate(fitting: Examples) -> Scorer:
-    """Score everyone with the weighted share of positive examples."""
-    rate = fitting.base_rate
+    """Score everyone with the share of positive examples among those that count."""
+    rate = fitted_rate(fitting.label, fitting.sample_weight)
     return lambda examples: np.full(len(examples), rate, np.float32)
 
 
 def heuristic(fitting: Examples) -> Scorer:
     """Score by bins of the one feature whose bins have the least log-loss on the rows they were made from."""
-    weight = fitting.sample_weight.astype(np.float64)
+    weight, level = fitting.sample_weight.astype(np.float64), _levelled(fitting)
 
     def fitted(codes: Codes) -> tuple[float, Scorer]:
         bins = codes(fitting)
         size = int(bins.max()) + 1
         mass = np.bincount(bins, weight, size) + PRIOR_ROWS
         happened = np.bincount(bins, weight * fitting.label, size) + PRIOR_ROWS * fitting.base_rate
-        rates = np.append(happened / mass, fitting.base_rate).astype(np.float32)  # the last one: never seen
+        rates = level(np.append(happened / mass, fitting.base_rate))  # the last one: never seen
         score: Scorer = lambda examples: rates[np.minimum(codes(examples), size)]  # noqa: E731
         return log_loss(fitting.label, score(fitting), fitting.sample_weight), score
 
@@ -97,7 +98,8 @@ def logistic(fitting: Examples) -> Scorer:
     ]
     model = make_pipeline(ColumnTransformer(parts), LogisticRegression(max_iter=1000))
     model.fit(columns(fitting), fitting.label, logisticregression__sample_weight=fitting.sample_weight)
-    return lambda examples: _positive(model.predict_proba(columns(examples)))
+    level = _levelled(fitting)
+    return lambda examples: level(model.predict_proba(columns(examples))[:, 1])
 
 
 def boosting(fitting: Examples, spec: FeatureSpec, seed: int, trees: int) -> Scorer:
@@ -105,7 +107,8 @@ def boosting(fitting: Examples, spec: FeatureSpec, seed: int, trees: int) -> Sco
     columns = _tree_columns(fitting)
     model = _trees(spec, seed, trees)
     model.fit(columns(fitting), fitting.label, sample_weight=fitting.sample_weight)
-    return lambda examples: _positive(model.predict_proba(columns(examples)))
+    level = _levelled(fitting)
+    return lambda examples: level(model.predict_proba(columns(examples))[:, 1])
 
 
 def best_trees(parts: Parts, spec: FeatureSpec, seed: int) -> int:
@@ -114,8 +117,9 @@ def best_trees(parts: Parts, spec: FeatureSpec, seed: int) -> int:
     columns = _tree_columns(fitting)
     model = _trees(spec, seed, TREES)
     model.fit(columns(fitting), fitting.label, sample_weight=fitting.sample_weight)
-    stages = map(_positive, model.staged_predict_proba(columns(validation)))
-    losses = [log_loss(validation.label, score, validation.sample_weight) for score in stages]
+    level = _levelled(fitting)
+    stages = (level(stage[:, 1]) for stage in model.staged_predict_proba(columns(validation)))
+    losses = [log_loss(validation.label, score) for score in stages]
     return int(np.argmin(losses)) + 1
 
 
@@ -132,8 +136,12 @@ def _trees(spec: FeatureSpec, seed: int, trees: int) -> HistGradientBoostingClas
 
 
 def _tree_columns(fitting: Examples) -> Callable[[Examples], Float32]:
-    """Numbers as they are beside categories as 1 … 254, the frequent ones of ``fitting``; 0 is any other one."""
+    """Numbers as they are beside categories as 1 … 254, the frequent ones of ``fitting``; 0 is any other one.
+
+    A number that fewer than :data:`LEAST_LEAF` rows have can split none off, and is 0: scikit-learn's bins need a value.
+    """
     kept = []
+    rare = (~np.isnan(fitting.numeric)).sum(axis=0) < LEAST_LEAF  # [F]
     for column in fitting.categorical.T:
         ids, counts = np.unique(column, return_counts=True)
         kept.append(np.sort(ids[np.argsort(-counts, kind="stable")][:CATEGORIES]))
@@ -143,7 +151,7 @@ def _tree_columns(fitting: Examples) -> Callable[[Examples], Float32]:
             np.where(np.isin(column, ids), np.searchsorted(ids, column) + 1, 0)
             for ids, column in zip(kept, examples.categorical.T, strict=True)
         ]
-        return np.column_stack([examples.numeric, *codes]).astype(np.float32)
+        return np.column_stack([np.where(rare, 0, examples.numeric), *codes]).astype(np.float32)
 
     return columns
 
@@ -165,5 +173,12 @@ def _binnings(fitting: Examples) -> Iterator[Codes]:
         yield lambda examples, j=j: examples.categorical[:, j].astype(np.int64)  # type: ignore[misc]
 
 
-def _positive(probabilities: NDArray[np.float64]) -> Float32:
-    return probabilities[:, 1].astype(np.float32)
+def _levelled(fitting: Examples) -> Callable[[NDArray[np.float64]], Float32]:
+    """What makes probabilities [n] of those that a model learnt from the rows ``fitting`` by their weight."""
+    factor = np.exp(log_odds_shift(fitting.label, fitting.sample_weight))
+
+    def levelled(learnt: NDArray[np.float64]) -> Float32:
+        score: Float32 = (learnt / (learnt + factor * (1 - learnt))).astype(np.float32)
+        return score
+
+    return levelled

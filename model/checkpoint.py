@@ -11,7 +11,7 @@ import os
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -35,6 +35,11 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
     validation_log_loss: float | None
     best: bool
     seconds: float
+
+    @property
+    def fit(self) -> Literal["validated", "live"]:
+        """Which of the two fits this is an epoch of."""
+        return "live" if self.validation_log_loss is None else "validated"
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):

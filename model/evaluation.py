@@ -1,6 +1,8 @@
 """Evaluation: how good scores are, once the labels are known. Pure functions on arrays, without TensorFlow.
 
-Called by :mod:`model.training`, on the validation rows, and by whoever compares two models on the same examples.
+Called by :mod:`model.training`, on the validation rows, and by whoever compares two models on the same examples. A score
+is the probability of the outcome, so every decision counts alike here, whatever weight it was fitted with, as online
+(``stream/quality.py``).
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from model.features import Float32
 Float64 = NDArray[np.float64]
 
 LEAST = 1e-7  # probability given to what happened, as far as the log-loss goes: one row costs at most 16
-BINS = 15  # of the calibration error, of equal width
+CALIBRATION_BINS = 20  # of the score, of equal width
 RESAMPLES = 200  # of the users, for the intervals
 LEVEL = 0.95  # of the intervals
 SLICE_ROWS = 100  # a smaller slice says nothing
+MISSING = "missing"  # the slice of the rows without a value
 
 
 class Measure(NamedTuple):
@@ -32,10 +35,10 @@ class Measure(NamedTuple):
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """How good scores are on ``rows`` examples; ``base_rate`` is their weighted share of positive ones.
+    """How good scores are on ``rows`` examples; ``base_rate`` is their share of positive ones.
 
-    ``ece`` is :func:`calibration_error`; precision, recall and F1 are those of calling a score from the threshold
-    up positive.
+    ``ece`` is :func:`calibration_error` less what chance adds to it; precision, recall and F1 are
+    those of calling a score from the threshold up positive.
     """
 
     rows: int
@@ -85,11 +88,11 @@ def auc(label: Float32, score: Float32, weight: Float32 | None = None) -> float:
 
 
 def reliability(label: Float32, score: Float32, weight: Float32 | None = None) -> Reliability:
-    """Mean score and rate of positives in :data:`BINS` bins of equal width; arguments as for :func:`log_loss`."""
+    """Mean score and rate of positives in :data:`CALIBRATION_BINS` bins; arguments as for :func:`log_loss`."""
     counts = np.ones(len(label)) if weight is None else weight.astype(np.float64)
     bins = _bins(score)
     mass, scored, happened = (
-        np.bincount(bins, counts * x, BINS) for x in (np.ones(len(label)), score, label)
+        np.bincount(bins, counts * x, CALIBRATION_BINS) for x in (np.ones(len(label)), score, label)
     )
     with np.errstate(invalid="ignore"):
         return Reliability(scored / mass, happened / mass, mass / mass.sum())
@@ -98,7 +101,8 @@ def reliability(label: Float32, score: Float32, weight: Float32 | None = None) -
 def calibration_error(label: Float32, score: Float32, weight: Float32 | None = None) -> float:
     """The mean distance of score and rate over the bins of :func:`reliability`, each by its weight; 0 is perfect.
 
-    It is the expected calibration error (Naeini, Cooper and Hauskrecht 2015). Few rows leave some by chance alone.
+    It is the expected calibration error (Naeini, Cooper and Hauskrecht 2015) as it is found, so few rows leave some by
+    chance alone; :func:`evaluate` takes that off.
 
     >>> round(calibration_error(np.array([1, 0], np.float32), np.array([0.9, 0.2], np.float32)), 3)
     0.15
@@ -110,59 +114,66 @@ def calibration_error(label: Float32, score: Float32, weight: Float32 | None = N
 def evaluate(
     label: Float32,
     score: Float32,
-    weight: Float32,
     user: NDArray[np.int64],
     threshold: float,
     rng: np.random.Generator,
 ) -> Evaluation:
-    """Measure ``score`` [n] on examples of ``user`` [n]; the first three arguments as for :func:`log_loss`.
+    """Measure ``score`` [n] on examples of ``user`` [n]; the first two arguments as for :func:`log_loss`.
 
     The intervals are percentiles over :data:`RESAMPLES` resamples of whole users, since one user's examples are alike:
-    each user counts Poisson(1) times, which is the bootstrap for many (Chamandy et al. 2012). That of the calibration
-    error is moved to lie about it, because resampling adds to such a distance.
+    each user counts Poisson(1) times, which is the bootstrap for many (Chamandy et al. 2012). The calibration error is
+    a distance, to which chance only adds, so it and its interval come from :func:`_calibration` instead.
     """
     _, codes = np.unique(user, return_inverse=True)
     times = rng.poisson(1.0, (RESAMPLES, int(codes.max()) + 1))  # [resamples, users]
+    times = times[times.any(axis=1)]  # of few users, none may be drawn
     order = np.argsort(score, kind="stable")
-    rows, counts, codes = (
-        _Rows(label[order], score[order], threshold),
-        weight[order].astype(np.float64),
-        codes[order],
-    )
-    value = rows.measures(counts)
-    resampled = np.array([rows.measures(counts * each[codes]) for each in times])  # [resamples, measures]
-    shift = np.median(resampled[:, _ECE]) - value[_ECE]  # chance adds to it, in every resample anew
-    resampled[:, _ECE] = np.maximum(resampled[:, _ECE] - shift, 0.0)
-    ends = [_percentiles(column) for column in resampled.T]
-    measures = [Measure(float(x), *end) for x, end in zip(value, ends, strict=True)]
-    return Evaluation(rows=len(label), **dict(zip(_NAMES, measures, strict=True)))
+    rows, codes = _Rows(label[order], score[order], threshold), codes[order]
+    values, gaps = rows.measures(np.ones(len(label)))
+    resampled = [rows.measures(each[codes].astype(np.float64)) for each in times]
+    ends = map(_percentiles, np.array([each for each, _ in resampled]).T)
+    found = {name: Measure(value, *end) for name, value, end in zip(_NAMES, values, ends, strict=True)}
+    ece = _calibration(gaps, np.array([each for _, each in resampled]))
+    return Evaluation(rows=len(label), ece=ece, **found)
 
 
 def by_slice(
     column: Sequence[str | None] | NDArray[np.object_],
     label: Float32,
     score: Float32,
-    weight: Float32,
     user: NDArray[np.int64],
     threshold: float,
     rng: np.random.Generator,
 ) -> dict[str, Evaluation]:
-    """:func:`evaluate` on the rows of each value of ``column`` [n], the largest slice first; None is ``"(missing)"``.
+    """:func:`evaluate` on the rows of each value of ``column`` [n], the largest slice first; None is :data:`MISSING`.
 
     Slices of fewer than :data:`SLICE_ROWS` rows, or of one label alone, are left out.
     """
-    named = np.array(["(missing)" if value is None else value for value in column], dtype=np.str_)
+    named = np.array([MISSING if value is None else value for value in column], dtype=np.str_)
     names, counts = np.unique(named, return_counts=True)
     found = {}
     for name in names[np.argsort(-counts, kind="stable")]:
         rows = named == name
-        if rows.sum() >= SLICE_ROWS and len(np.unique(label[rows & (weight > 0)])) == 2:
-            found[str(name)] = evaluate(label[rows], score[rows], weight[rows], user[rows], threshold, rng)
+        if rows.sum() >= SLICE_ROWS and len(np.unique(label[rows])) == 2:
+            found[str(name)] = evaluate(label[rows], score[rows], user[rows], threshold, rng)
     return found
 
 
-_NAMES = tuple(name for name in Evaluation.__struct_fields__ if name != "rows")
-_ECE = _NAMES.index("ece")
+def fitted_rate(label: Float32, weight: Float32) -> float:
+    """The share of positive ones among the rows that have any ``weight`` [n], each once: the level of scores."""
+    return float(label[weight > 0].mean(dtype=np.float64))
+
+
+def log_odds_shift(label: Float32, weight: Float32) -> float:
+    """By how much the log-odds of the weighted share of positive ones exceed those of :func:`fitted_rate`.
+
+    A model that is fitted to weighted rows learns log-odds that are too high by that (King and Zeng 2001, section 4.1).
+    """
+    weighted, rate = np.average(label, weights=weight.astype(np.float64)), fitted_rate(label, weight)
+    return float(np.log(weighted / (1 - weighted)) - np.log(rate / (1 - rate)))
+
+
+_NAMES = tuple(name for name in Evaluation.__struct_fields__ if name not in {"rows", "ece"})
 
 
 class _Rows:
@@ -171,28 +182,45 @@ class _Rows:
     def __init__(self, label: Float32, score: Float32, threshold: float) -> None:
         self._label, self._score = label.astype(np.float64), score.astype(np.float64)
         self._surprise = _surprise(label, score)
-        self._bins = np.searchsorted(_bins(score), np.arange(BINS + 1))  # where each bin begins
+        self._bins = np.searchsorted(_bins(score), np.arange(CALIBRATION_BINS + 1))  # where each bin begins
         self._ties = np.flatnonzero(np.diff(score, prepend=-1.0))  # where each distinct score begins
         self._called = int(np.searchsorted(score, threshold))  # the first row called positive
 
-    def measures(self, weight: Float64) -> tuple[float, ...]:
-        """The measures in the order of :data:`_NAMES`, with ``weight`` [n] in the same order of score."""
+    def measures(self, weight: Float64) -> tuple[tuple[float, ...], Float64]:
+        """The measures in the order of :data:`_NAMES`, with ``weight`` [n] in the same order of score.
+
+        And the gaps [bins]: how far the rate lies above the score in each bin, times its share of the weight.
+        """
         positive = weight * self._label
         total, hits = weight.sum(), positive.sum()
-        if not total:
-            return (np.nan,) * len(_NAMES)
         tied = np.add.reduceat(positive, self._ties), np.add.reduceat(weight, self._ties)
-        gap = _sums(positive, self._bins) - _sums(weight * self._score, self._bins)  # [bins]
         right, called = positive[self._called :].sum(), weight[self._called :].sum()
-        return (
+        measures = (
             _ordered(tied[0], tied[1] - tied[0]),
             float((weight * self._surprise).sum() / total),
-            float(np.abs(gap).sum() / total),
             float(right / called) if called else np.nan,
             float(right / hits) if hits else np.nan,
             float(2 * right / (called + hits)) if called + hits else np.nan,
             float(hits / total),
         )
+        return measures, _sums(weight * (self._label - self._score), self._bins) / total
+
+
+def _calibration(gaps: Float64, resampled: Float64) -> Measure:
+    """The calibration error of ``gaps`` [bins] without what chance adds; ``resampled`` [resamples, bins] tell how much.
+
+    Chance moves each gap as resampling does. So for errors from 0 on, in the proportions of the gaps that were found,
+    we know what would be found, and that may be told from what was: the value is the error that would have it as its
+    median, the interval holds those that would have it within their middle 95 %.
+    """
+    found, noise = np.abs(gaps).sum(), resampled - gaps
+    if not found:
+        return Measure(0.0, 0.0, 0.0)
+    errors = np.linspace(0, found + 3 * np.abs(noise).sum(axis=1).mean(), 100)
+    sums = np.abs(errors[:, None, None] / found * gaps + noise).sum(axis=2)  # [errors, resamples]
+    ends = np.quantile(sums, [(1 + LEVEL) / 2, 0.5, (1 - LEVEL) / 2], axis=1)
+    low, value, high = (float(np.interp(found, each, errors)) for each in np.maximum.accumulate(ends, axis=1))
+    return Measure(value, low, high)
 
 
 def _surprise(label: Float32, score: Float32) -> Float64:
@@ -209,7 +237,9 @@ def _ordered(positive: Float64, negative: Float64) -> float:
 
 
 def _bins(score: Float32) -> NDArray[np.int64]:
-    bins: NDArray[np.int64] = np.minimum((score.astype(np.float64) * BINS).astype(np.int64), BINS - 1)
+    bins: NDArray[np.int64] = np.minimum(
+        (score.astype(np.float64) * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1
+    )
     return bins
 
 

@@ -21,7 +21,7 @@ from model.checkpoint import Checkpoint, Epoch, digest_of
 import keras
 import tensorflow as tf
 
-from model.evaluation import log_loss
+from model.evaluation import log_loss, log_odds_shift
 from model.examples import Examples, ExamplesError
 from model.features import FeatureSpec, Float32
 
@@ -100,7 +100,7 @@ def fit(
         average = _averaged(state.average, weights) if state.epochs else weights
         model.set_weights(average)
         if validation is not None:
-            loss = log_loss(validation.label, predict(model, spec, validation), validation.sample_weight)
+            loss = log_loss(validation.label, predict(model, spec, validation))
         kept = (each.validation_log_loss for each in state.epochs if each.best)
         better = loss is None or loss < min((each for each in kept if each is not None), default=np.inf)
         line = Epoch(
@@ -123,9 +123,7 @@ def fit(
             checkpoint.write(resume, state, digest)
         report(line)
     if state.best_epoch == 0:
-        raise ExamplesError(
-            "the validation log-loss is a number, got nan in every epoch; check the examples' weights"
-        )
+        raise ExamplesError("the validation log-loss is a number, got nan in every epoch; check the examples")
     model.set_weights(state.best_weights)
     return Fitted(state.epochs, state.best_epoch)
 
@@ -219,15 +217,15 @@ class _Loop:
 def _weights(fitting: Examples, *, balance: bool) -> tuple[Float32, float]:
     """How much each row counts, 1 on average, and what its logit is off by while fitting.
 
-    Balanced weights teach odds that are too high by their ratio. The logit is moved by its logarithm while fitting,
-    and so learns the real odds: the prior correction of King and Zeng (2001, section 4.1), made beforehand.
+    Weights, balanced ones above all, teach odds that are too high by a ratio. The logit is moved by its logarithm
+    while fitting, and so learns the real odds: the prior correction of King and Zeng (2001, section 4.1), made
+    beforehand. They steer what is learnt best, not the level.
     """
     weight = fitting.sample_weight / fitting.sample_weight.mean()
-    if not balance:
-        return weight, 0.0
-    rate = fitting.base_rate
-    balanced = (weight * np.where(fitting.label == 1, 0.5 / rate, 0.5 / (1 - rate))).astype(np.float32)
-    return balanced, float(np.log((1 - rate) / rate))
+    if balance:
+        rate = fitting.base_rate
+        weight = (weight * np.where(fitting.label == 1, 0.5 / rate, 0.5 / (1 - rate))).astype(np.float32)
+    return weight, log_odds_shift(fitting.label, weight)
 
 
 def _batch_size(rows: int, most: int) -> int:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from model.analysis import Ablation, Importance
 from model.checkpoint import Epoch
-from model.evaluation import Evaluation, reliability
+from model.evaluation import CALIBRATION_BINS, Evaluation, reliability
 from model.examples import Examples
 from model.features import Float32
 from model.split import Parts, iso
@@ -86,7 +86,9 @@ def html(findings: Findings) -> str:
     )
     environment.filters["count"] = "{:,}".format
     page = environment.get_template("report.html.j2")
-    return page.render(found=findings, plots=_plots(findings), network=NETWORK, iso=iso)
+    return page.render(
+        found=findings, plots=_plots(findings), network=NETWORK, bins=CALIBRATION_BINS, iso=iso
+    )
 
 
 def _plots(found: Findings) -> dict[str, Markup]:
@@ -143,7 +145,7 @@ def _dates(ms: Array) -> Array:
 def _reliability(axes: Axes, rows: Examples, scores: dict[str, Float32]) -> None:
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
     for name in (NETWORK, "boosting", "logistic"):
-        found = reliability(rows.label, scores[name], rows.sample_weight)
+        found = reliability(rows.label, scores[name])
         seen = found.weight > 0
         axes.plot(
             found.score[seen],
@@ -158,11 +160,11 @@ def _reliability(axes: Axes, rows: Examples, scores: dict[str, Float32]) -> None
 
 
 def _curves(rows: Examples, score: Float32) -> tuple[Array, Array]:
-    """True and false positives [n + 1], as weights, when rows are called positive from the highest score down."""
+    """True and false positives [n + 1], as counts, when rows are called positive from the highest score down."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.diff(score[order]) != 0, True)  # rows of one score are called together
-    positive = np.cumsum((rows.sample_weight * rows.label)[order].astype(np.float64))[last]
-    negative = np.cumsum((rows.sample_weight * (1 - rows.label))[order].astype(np.float64))[last]
+    positive = np.cumsum(rows.label[order], dtype=np.float64)[last]
+    negative = np.cumsum(1 - rows.label[order], dtype=np.float64)[last]
     return np.append(0.0, positive), np.append(0.0, negative)
 
 
@@ -196,11 +198,8 @@ def _precision(axes: Axes, rows: Examples, scores: dict[str, Float32]) -> None:
 def _distribution(axes: Axes, rows: Examples, score: Float32) -> None:
     for label, name, colour in ((1, "positive", COLOURS[NETWORK]), (0, "negative", "#e08a1e")):
         chosen = rows.label == label
-        axes.hist(
-            score[chosen], bins=np.linspace(0, 1, 41).tolist(), weights=rows.sample_weight[chosen],
-            color=colour, alpha=0.6, label=name,
-        )  # fmt: skip
-    axes.set(xlabel="score", ylabel="weight of the examples", xlim=(0, 1))
+        axes.hist(score[chosen], bins=np.linspace(0, 1, 41).tolist(), color=colour, alpha=0.6, label=name)
+    axes.set(xlabel="score", ylabel="decisions", xlim=(0, 1))
     axes.legend(title="outcome")
 
 

@@ -24,7 +24,7 @@ import tensorflow as tf
 
 from model import analysis, baselines, report
 from model.checkpoint import Epoch
-from model.evaluation import Evaluation, by_slice, evaluate
+from model.evaluation import Evaluation, by_slice, evaluate, fitted_rate
 from model.examples import Examples, read_examples
 from model.features import FeatureSpec, Float32, feature_spec
 from model.fitting import Report, Settings, predict
@@ -138,13 +138,14 @@ def fit_live(
 def _built(rows: Examples, spec: FeatureSpec, sizes: usecase.Network, settings: Settings) -> Any:
     with tf.distribute.get_strategy().scope():
         scaling = Normalisation.of(rows.numeric)
-        return network.build(spec, sizes, scaling, base_rate=rows.base_rate, seed=settings.seed)
+        rate = fitted_rate(rows.label, rows.sample_weight)
+        return network.build(spec, sizes, scaling, base_rate=rate, seed=settings.seed)
 
 
 def _evaluated(rows: Examples, score: Float32, threshold: float) -> Evaluation:
     """The same resamples for every model, so that their intervals differ by the models alone."""
     rng = np.random.default_rng(0)
-    return evaluate(rows.label, score, rows.sample_weight, rows.user, threshold, rng)
+    return evaluate(rows.label, score, rows.user, threshold, rng)
 
 
 def _metrics(parts: Parts, evaluations: dict[str, Evaluation], epochs: int) -> dict[str, float]:
@@ -154,8 +155,8 @@ def _metrics(parts: Parts, evaluations: dict[str, Evaluation], epochs: int) -> d
         "purged_rows": parts.purged,
         "validation_rows": len(parts.validation),
         "live_rows": len(parts.whole),
-        "base_rate": parts.fitting.base_rate,
-        "validation_base_rate": parts.validation.base_rate,
+        "base_rate": fitted_rate(parts.fitting.label, parts.fitting.sample_weight),
+        "validation_base_rate": evaluations[NETWORK].base_rate.value,
         "epochs": epochs,
     }
     for name, evaluation in evaluations.items():
@@ -237,7 +238,7 @@ def findings(
     rng = np.random.default_rng(settings.seed)
     columns = {category.name: rows.categories[:, j] for j, category in enumerate(spec.categorical)}
     sliced = {
-        name: by_slice(column, rows.label, score, rows.sample_weight, rows.user, order.threshold, rng)
+        name: by_slice(column, rows.label, score, rows.user, order.threshold, rng)
         for name, column in columns.items()
         if name in case.quality.slices
     }

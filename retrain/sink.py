@@ -78,6 +78,7 @@ class Sink:
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "session.timeout.ms": int(settings.kafka.session_timeout_s * 1000),
+                "heartbeat.interval.ms": max(1, int(settings.kafka.session_timeout_s * 1000 / 3)),
                 "error_cb": self._on_error,
                 "log_level": 0,
             }

@@ -37,20 +37,20 @@ def run(
 ) -> Summary:
     """Replay the event files ``paths``, write ``outputs``, print and return the summary.
 
-    Raises :class:`stream.engine.TooManyBadRecords`, :class:`model.example_log.ExampleLogError` and :class:`OSError`.
+    Raises :class:`stream.files.EventFileError`, before anything is written, and
+    :class:`stream.engine.TooManyBadRecords`, :class:`model.example_log.ExampleLogError` and :class:`OSError`.
     """
     console = Console()
-    if outputs.examples is not None:
-        outputs.examples.check()
     replay = Replay(usecase, limits, scorer)
     tally = Tally(usecase, replay)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     began = time.monotonic()
-    with Progress(*columns, console=console) as progress, _opened(outputs.scores) as scores:
+    with Progress(*columns, console=console) as progress:
         surveys = [survey(path) for path in progress.track(paths, description="looking at the files")]
         task = progress.add_task("replaying", total=sum(each.events for each in surveys))
         results = replay.run(merged(surveys), int(time.time() * 1000))
-        _write(usecase, _told(results, tally, progress, task), outputs.examples, scores)
+        with _opened(outputs.scores) as scores:
+            _write(usecase, _told(results, tally, progress, task), outputs.examples, scores)
     summary = tally.summary()
     _show(console, summary, time.monotonic() - began)
     if outputs.summary is not None:

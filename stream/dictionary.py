@@ -89,14 +89,19 @@ def summary(findings: Findings, candidates: Sequence[Candidate]) -> rich.table.T
     for name in ("within", "rate", "score"):
         table.add_column(name, justify="right")
     for name, kind in findings.kinds.items():
-        best = next((each for each in candidates if each.decision == name and not each.against), None)
-        outcome = (
-            (f"{best.outcome}, same {best.match}", best.window, _percent(best.rate), f"{best.score:.2f}")
-            if best
-            else ("", "", "", "")
-        )
+        outcome = _best([each for each in candidates if each.decision == name])
         table.add_row(*map(rich.text.Text, (name, f"{kind.count:,}", f"{kind.users:,}", *outcome)))
     return table
+
+
+def _best(candidates: Sequence[Candidate]) -> tuple[str, str, str, str]:
+    """The cells of the first of the outcomes; only where no other is left has it something against it."""
+    if not candidates:
+        return "none", "", "", ""
+    best = candidates[0]
+    doubtful = "doubtful: " if best.against else ""
+    name = f"{doubtful}{best.outcome}, same {best.match}"
+    return name, best.window, _percent(best.rate), f"{best.score:.2f}"
 
 
 def _overview(findings: Findings) -> Section:

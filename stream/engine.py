@@ -116,7 +116,7 @@ class BadShare:
             raise TooManyBadRecords(
                 f"{self._bad} of the last {self._records} records are bad ({reasons}); the limit is "
                 f"events.max_bad_ratio = {self._limit}. The last, at offset {offset}: "
-                f"{last.detail if last else 'before this run'}. Nothing of this run was committed: correct the "
+                f"{last.detail if last else 'before this run'}. Nothing of the last batch was used: correct the "
                 "producer or the use case, or raise the limit, and start again"
             )
         self._records = self._bad = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import gzip
 import itertools
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,11 @@ from model.usecase import UseCase
 from stream.events import EARLIEST_MS, BadRecord, Columns, Decoder
 
 CHUNK = 8192  # records decoded and folded at once
+LARGEST_MS = 2**63 - 1  # a larger time is none: columns of times have 64 bits
+
+
+class EventFileError(Exception):
+    """An event file cannot be read: which, what came, what to do."""
 
 
 class FileRecord(NamedTuple):
@@ -43,22 +49,32 @@ def key_of(value: bytes) -> bytes | None:
     """The key that an encoded event belongs under, its user in UTF-8; None if it has none."""
     try:
         return _user_of(value).user.encode()
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
 
 
 def lines(path: Path) -> Iterator[bytes]:
-    """The non-empty lines of the JSON Lines file at ``path``, which may be gzipped."""
+    """The non-empty lines of the JSON Lines file at ``path``, which may be gzipped.
+
+    Raises :class:`EventFileError`, as all that reads files here does.
+    """
     return (value for _, value in numbered_lines(path))
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The same, each with its line number from 1."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            value = line.strip()
-            if value:
-                yield number, value
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                value = line.strip()
+                if value:
+                    yield number, value
+    except (OSError, EOFError, zlib.error) as error:
+        raise EventFileError(
+            f"{path}: cannot be read after line {number}: {error}; check that the file is whole (a .gz with `gzip -t`) "
+            "and that this user may read it"
+        ) from error
 
 
 def decoded(
@@ -84,6 +100,7 @@ class _Time(msgspec.Struct):
 
 
 _Timed = tuple[list[bytes], NDArray[np.int64]]  # encoded events, and the time of each in ms
+_NONE: _Timed = [], np.empty(0, np.int64)
 _time_of = msgspec.json.Decoder(_Time).decode
 
 
@@ -108,20 +125,27 @@ def merged(surveys: Sequence[Survey]) -> Iterator[list[bytes]]:
     ]
     heads = [next(stream) for stream in streams]
     while len(heads) > 1:
-        until = min(int(times[-1]) for _, times in heads)  # beyond it a file that ends there may have more
+        until = min(int(times[-1]) for _, times in heads)  # from it on a file may have more than its head
         taken: list[_Timed] = []
         for position, (values, times) in enumerate(heads):
-            cut = int(np.searchsorted(times, until, "right"))
+            cut = int(np.searchsorted(times, until))
             taken.append((values[:cut], times[:cut]))
             heads[position] = values[cut:], times[cut:]
-        yield _in_order(taken)
-        for position in reversed(range(len(heads))):
-            if not heads[position][0]:
-                head = next(streams[position], None)
-                if head is None:
-                    del heads[position], streams[position]
-                else:
-                    heads[position] = head
+        ready = _in_order(taken)
+        for position, stream in enumerate(streams):  # of `until` itself, each file's events to their end
+            values, times = heads[position]
+            while values and times[0] == until:
+                cut = int(np.searchsorted(times, until, "right"))
+                ready += values[:cut]
+                values, times = (values[cut:], times[cut:]) if cut < len(values) else next(stream, _NONE)
+                if len(ready) >= CHUNK:
+                    yield ready
+                    ready = []
+            heads[position] = values, times
+        if ready:
+            yield ready
+        streams = [stream for stream, (values, _) in zip(streams, heads, strict=True) if values]
+        heads = [head for head in heads if head[0]]
     for (values, _), stream in zip(heads, streams, strict=True):
         yield values
         yield from (values for values, _ in stream)
@@ -140,9 +164,10 @@ def _timed(values: Iterable[bytes]) -> Iterator[_Timed]:
 def _milliseconds(value: bytes, otherwise: int) -> int:
     try:
         time = _time_of(value).time
-        return time if isinstance(time, int) else round(time.timestamp() * 1000)
-    except (msgspec.DecodeError, UnicodeError, OverflowError):
+        ms = time if isinstance(time, int) else round(time.timestamp() * 1000)
+    except (msgspec.DecodeError, ValueError, OverflowError, RecursionError):
         return otherwise
+    return ms if abs(ms) <= LARGEST_MS else otherwise
 
 
 def _sorted(path: Path) -> Iterator[_Timed]:

@@ -13,7 +13,7 @@ from typing import Self
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from deploy.settings import Settings, kafka_client
+from deploy.settings import Settings, kafka_producer
 
 QUEUE_RECORDS = 500_000
 
@@ -45,16 +45,12 @@ class EventProducer:
         self._timeout_s = settings.kafka.delivery_timeout_s
         self._failed: list[str] = []
         self._producer = Producer(
-            kafka_client(settings.kafka)
+            kafka_producer(settings.kafka)
             | {
-                "enable.idempotence": True,
-                "delivery.timeout.ms": int(self._timeout_s * 1000),
                 "partitioner": "murmur2_random",  # as Kafka's Java clients do: one user, one partition for all
                 "linger.ms": 5,
                 "queue.buffering.max.messages": QUEUE_RECORDS,
-                "delivery.report.only.error": True,
                 "on_delivery": self._on_delivery,
-                "log_level": 0,
             }
         )
 

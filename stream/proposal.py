@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -25,6 +26,7 @@ CONTEXT = 8  # context fields that do
 IDLE = ("1d", "3d", "7d", "14d", "30d", "60d", "90d", "180d", "400d")
 LATENESS = ("1s", "10s", "1m", "5m", "15m", "1h", "6h", "1d", "3d", "7d")
 ALTERNATIVES = 4
+NAMED = 3  # types, in a message
 WORTH = 0.05  # score of an alternative that is listed
 DAY_S = 86_400.0
 
@@ -35,9 +37,8 @@ def propose(findings: Findings, candidates: Sequence[Candidate], name: str) -> s
     A type or context field whose name a use case cannot hold is left out, and a comment says so. Without a
     candidate that nothing speaks against, the one with the best score stands there with its objection.
     """
-    kinds = {kind: each for kind, each in findings.kinds.items() if NAME.match(kind)}
-    usable = [each for each in candidates if each.decision in kinds and each.outcome in kinds]
-    best = usable[0] if usable else _any_pair(list(kinds))
+    kinds = _declarable(findings)
+    best = chosen(findings, candidates)
     parts = [_head(findings, name), _events(findings, kinds)]
     if best is None:
         parts.append(
@@ -45,18 +46,51 @@ def propose(findings: Findings, candidates: Sequence[Candidate], name: str) -> s
         )
         return "\n".join(parts)
     fields, left_out = _context(findings, kinds[best.decision])
+    usable = _usable(kinds, candidates)
     features = list(proposed(findings, kinds, best, fields))[:FEATURES]
     parts += [
         _decision(
             findings,
             best,
-            [each for each in usable if each is not best and each.score >= WORTH and not each.against],
+            [each for each in usable[1:] if each.score >= WORTH and not each.against],
         ),
         _context_table(fields, left_out),
         "[features]\n" + "".join(f"{each.name} = {{ {each.setting} }}\n" for each in features),
         _rest(findings, best, fields),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def chosen(findings: Findings, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The candidate that becomes the decision, or a guess; None if there are not two types that can be declared."""
+    kinds = _declarable(findings)
+    usable = _usable(kinds, candidates)
+    return usable[0] if usable else _any_pair(list(kinds))
+
+
+def without_decision(findings: Findings, path: Path) -> str:
+    """Why the use case proposed at ``path`` has no decision, and what to do; "" if it has one."""
+    kinds = _declarable(findings)
+    if len(kinds) >= 2:
+        return ""
+    refused = [_shown(kind) for kind in findings.kinds if kind not in kinds]
+    text = f"{path}: no valid use case: a decision and its outcome take two event types, "
+    if not refused:
+        return text + f"and all events are {', '.join(kinds)}; explore events of both"
+    more = f" and {len(refused) - NAMED} more" if len(refused) > NAMED else ""
+    return (
+        f"{text}and a use case cannot name {', '.join(refused[:NAMED])}{more}; "
+        "send types in lower case letters, digits and _, from a letter, up to 63"
+    )
+
+
+def _declarable(findings: Findings) -> dict[str, EventKind]:
+    """The types whose name a use case can hold."""
+    return {kind: each for kind, each in findings.kinds.items() if NAME.match(kind)}
+
+
+def _usable(kinds: Collection[str], candidates: Sequence[Candidate]) -> list[Candidate]:
+    return [each for each in candidates if each.decision in kinds and each.outcome in kinds]
 
 
 def _head(findings: Findings, name: str) -> str:
@@ -223,4 +257,4 @@ def _shown(name: str) -> str:
 def use_case_name(file_name: str) -> str:
     """A use case's name after a file's: ``Clicks 2024.jsonl.gz`` gives ``clicks-2024``."""
     name = re.sub(r"[^a-z0-9]+", "-", file_name.lower().partition(".")[0]).strip("-")[:60]
-    return name if NAME.match(name.replace("-", "_")) else f"events-{name}".rstrip("-")
+    return name if NAME.match(name.replace("-", "_")) else f"events-{name[:56]}".rstrip("-")

@@ -13,15 +13,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from model.evaluation import LEAST
+from model.evaluation import CALIBRATION_BINS, LEAST, MISSING
 from model.usecase import UseCase
 from stream.pending import Open
 
 BINS = 200  # of the score, for the AUC: off by at most the share of pairs within one bin
-CALIBRATION_BINS = 20
 MODELS = 4  # versions measured at once; of more, the one longest without a decision is forgotten
 VALUES = 20  # of a slice; further ones are measured together
-OTHER, MISSING = "other", "missing"
+OTHER = "other"
 
 
 class Cohort(NamedTuple):

@@ -17,14 +17,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from deploy.settings import Events
-from model.evaluation import auc, calibration_error, log_loss
+from model.evaluation import MISSING, auc, calibration_error, log_loss
 from model.examples import Example, table_of
 from model.features import Float32, feature_spec
 from model.usecase import UseCase
 from stream.engine import Engine, Processed
 from stream.feedback import Outcomes, Untracked
 from stream.files import FileRecord, key_of
-from stream.quality import MISSING
 from stream.scoring import Scorer
 from stream.state import State
 

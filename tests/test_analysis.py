@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -37,6 +38,16 @@ def test_only_what_the_model_reads_is_worth_something(parts: Parts) -> None:
     assert costs["views"][0] > 0.1
     assert costs["views"][1] > 0.1
     assert {costs[name] for name in ("spend", "last_view", "price", "item")} == {(0.0, 0.0)}
+
+
+def test_every_row_costs_alike(parts: Parts) -> None:
+    """The rows' weights, which steer fitting, change no cost."""
+    heavy = msgspec.structs.replace(parts.validation, sample_weight=1 + 4 * parts.validation.label)
+    one, two = (
+        analysis.importance(by_views_and_plan, rows, SPEC, np.random.default_rng(0), repeats=1)
+        for rows in (parts.validation, heavy)
+    )
+    assert one == two
 
 
 def test_shuffling_leaves_the_rows_as_they_were(parts: Parts) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model import baselines
-from model.evaluation import auc, log_loss
+from model.evaluation import auc, calibration_error, log_loss
 from model.examples import Examples
 from model.features import FeatureSpec
 from model.split import Parts, window
@@ -41,7 +41,7 @@ def without_categories(rows: Examples) -> Examples:
 def test_each_is_better_than_the_one_before(parts: Parts, scorers: dict[str, baselines.Scorer]) -> None:
     """On later rows the rule of thumb beats the base rate, regression the rule, and trees find the product."""
     later = parts.validation
-    losses = [log_loss(later.label, scorers[name](later), later.sample_weight) for name in baselines.NAMES]
+    losses = [log_loss(later.label, scorers[name](later)) for name in baselines.NAMES]
     assert losses == sorted(losses, reverse=True)
     assert auc(later.label, scorers["boosting"](later)) > 0.83  # the law itself: 0.88
 
@@ -84,16 +84,44 @@ def test_only_the_fitting_part_is_fitted_unless_live(parts: Parts) -> None:
 
 
 def test_weights_count(parts: Parts) -> None:
-    """With all weight on positive rows every baseline but the base rate's arithmetic leans to them."""
-    heavy = np.where(parts.fitting.label == 1, 10, 1).astype(np.float32)
-    rows = msgspec.structs.replace(parts.fitting, sample_weight=heavy)
-    for one, two in (
-        (baselines.base_rate(parts.fitting), baselines.base_rate(rows)),
-        (baselines.heuristic(parts.fitting), baselines.heuristic(rows)),
-        (baselines.logistic(parts.fitting), baselines.logistic(rows)),
-        (baselines.boosting(parts.fitting, SPEC, 0, 20), baselines.boosting(rows, SPEC, 0, 20)),
+    """With all weight on the even rows, whose labels are turned round, all but the base rate learn the turned law."""
+    even = np.arange(len(parts.fitting)) % 2 == 0
+    label = np.where(even, 1 - parts.fitting.label, parts.fitting.label).astype(np.float32)
+    weight = np.where(even, 1, 1e-3).astype(np.float32)
+    rows = msgspec.structs.replace(parts.fitting, label=label, sample_weight=weight)
+    later = parts.validation
+    for score in (
+        baselines.heuristic(rows),
+        baselines.logistic(rows),
+        baselines.boosting(rows, SPEC, 0, 20),
     ):
-        assert two(parts.validation).mean() > one(parts.validation).mean() + 0.2
+        assert auc(later.label, score(later)) < 0.4
+
+
+def test_weights_move_no_level(parts: Parts) -> None:
+    """With positive rows of weight 5 every baseline's scores still are probabilities; weight 0 is left out."""
+    heavy, later = 1 + 4 * parts.fitting.label, parts.validation
+    weighted = Parts(
+        msgspec.structs.replace(parts.fitting, sample_weight=heavy), later, parts.whole, parts.as_of
+    )
+    for name, score in baselines.fit(weighted, SPEC, 0).items():
+        assert score(later).mean() == pytest.approx(later.base_rate, abs=0.06), name
+        assert calibration_error(later.label, score(later)) < 0.1, name
+    positive = msgspec.structs.replace(parts.fitting, sample_weight=parts.fitting.label)
+    assert baselines.base_rate(positive)(later)[0] == 1
+
+
+@pytest.mark.parametrize("present", [0, 1])
+def test_a_number_that_no_fitted_row_has_is_no_failure(parts: Parts, present: int) -> None:
+    """A feature that is missing on every fitted row, or all but one, is passed over, and later values say nothing."""
+    numeric = parts.fitting.numeric.copy()
+    numeric[present:, 0] = np.nan
+    without = msgspec.structs.replace(parts.fitting, numeric=numeric)
+    score = baselines.fit(Parts(without, parts.validation, without, parts.as_of), SPEC, 0)["boosting"]
+    changed = parts.validation.numeric.copy()
+    changed[:, 0] = 5
+    other = msgspec.structs.replace(parts.validation, numeric=changed)
+    np.testing.assert_array_equal(score(parts.validation), score(other))
 
 
 def test_either_kind_of_column_may_be_absent(parts: Parts) -> None:

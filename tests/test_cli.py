@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import signal
 import subprocess
@@ -72,6 +73,22 @@ def test_check_names_line_and_fix_of_a_broken_use_case(usecase: Path) -> None:
     assert f"{usecase}:{line}: features.pages_1d.half_life: expected a duration" in done.stderr
 
 
+def test_check_of_a_damaged_file_ends_with_2(usecase: Path, tmp_path: Path) -> None:
+    """One line names it."""
+    events = tmp_path / "events.jsonl.gz"
+    events.write_bytes(gzip.compress(json.dumps(event()).encode() * 100)[:-20])
+    done = eddyline("check", usecase, events)
+    assert (2, 1) == (done.returncode, done.stderr.count("\n"))
+    assert f"eddyline: {events}: cannot be read after line 0" in done.stderr
+
+
+def test_compact_of_no_url_ends_with_2() -> None:
+    """An unknown protocol is the caller's to correct."""
+    done = eddyline("compact", "foo://x")
+    assert (2, 1) == (done.returncode, done.stderr.count("\n"))
+    assert "foo://x: no way to reach it" in done.stderr
+
+
 def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
     """`topics` creates what is missing with matching partitions, twice harmlessly; `produce` sends every line."""
     settings = Settings(
@@ -102,6 +119,10 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
             f"{name}: 3 partitions, {state}"
             for name in ("cli-events", "cli-scores", "cli-examples", "cli-dead", "cli-state-changelog")
         ]
+    (tmp_path / "damaged.jsonl.gz").write_bytes(gzip.compress(b"{}\n")[:-9])
+    broken = eddyline("produce", tmp_path / "damaged.jsonl.gz", *flags[:4])
+    assert (2, 1) == (broken.returncode, broken.stderr.count("\n"))
+    assert "damaged.jsonl.gz: cannot be read" in broken.stderr
     done = eddyline("produce", events, *flags[:4])
     assert done.returncode == 0
     assert "2,001 events sent and acknowledged" in done.stdout

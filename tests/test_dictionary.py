@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
+import rich.console
+
 from stream.candidates import candidates
-from stream.dictionary import dictionary
+from stream.dictionary import dictionary, summary
 from tests import shop
 from tests.shop import event, explored
 from tests.test_cli import eddyline
@@ -118,10 +122,61 @@ def test_explore_of_another_format_ends_with_1(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_explore_of_a_broken_gzip_ends_with_1(tmp_path: Path) -> None:
+def test_explore_of_a_broken_gzip_ends_with_2(tmp_path: Path) -> None:
     """A file that only has the name of one."""
     events = tmp_path / "clicks.jsonl.gz"
     events.write_text("plain")
     done = eddyline("explore", events, "--out", tmp_path / "out")
-    assert done.returncode == 1
-    assert "an event file cannot be read" in done.stderr
+    assert done.returncode == 2
+    assert f"eddyline: {events}: cannot be read after line 0" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_explore_finds_an_unwritable_folder_first(tmp_path: Path) -> None:
+    """One line and exit code 2, before the events are read."""
+    events = tmp_path / "clicks.jsonl"
+    events.write_text("no event")
+    done = eddyline("explore", events, "--out", "/proc/q/r")
+    assert (2, 1, "") == (done.returncode, done.stderr.count("\n"), done.stdout)
+    assert "eddyline: /proc: no file can be written there" in done.stderr
+
+
+def test_explore_says_that_a_use_case_lacks_its_decision(tmp_path: Path) -> None:
+    """One type alone, or types that cannot be declared: the dictionary is written, and the exit code is 1."""
+    for kinds, said in (
+        (("view",), "take two event types, and all events are view"),
+        (("view", "Page View"), 'and a use case cannot name "Page View"; send types in lower case'),
+    ):
+        events, out = tmp_path / "shop.jsonl", tmp_path / str(len(kinds))
+        made = [event(n, type=kinds[n % len(kinds)]) for n in range(100)]
+        events.write_text("".join(json.dumps(each) + "\n" for each in made))
+        done = eddyline("explore", events, "--out", out)
+        assert done.returncode == 1
+        assert f"{out / 'usecase.toml'}: no valid use case: " in done.stderr
+        assert said in done.stderr
+        assert (out / "data-dictionary.html").is_file()
+        assert eddyline("check", out / "usecase.toml").returncode == 2
+
+
+def test_the_terminal_says_what_is_doubtful(tmp_path: Path) -> None:
+    """A guess for want of events, named once the files are written."""
+    events = tmp_path / "few.jsonl"
+    events.write_text("".join(json.dumps(event(n, type=("view", "buy")[n % 2])) + "\n" for n in range(6)))
+    done = eddyline("explore", events, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert "the decision view is doubtful: too few events to tell; a guess" in done.stderr
+
+
+def test_a_doubtful_outcome_is_shown_where_there_is_no_other() -> None:
+    """The terminal's table calls it so; a better one goes before it; a type without any says none."""
+    findings, found = shop.shop()
+    offer = next(each for each in found if each.decision == "offer" and not each.against)
+    doubted = msgspec.structs.replace(offer, against="it is rare")
+    console = rich.console.Console(width=200, file=io.StringIO())
+    with console.capture() as doubtful:
+        console.print(summary(findings, [doubted]))
+    with console.capture() as better:
+        console.print(summary(findings, [offer, doubted]))
+    assert "doubtful: buy, same item" in doubtful.get()
+    assert doubtful.get().count("none") == 2
+    assert "doubtful" not in better.get()

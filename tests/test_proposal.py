@@ -130,6 +130,7 @@ def test_features_stay_few_and_valid_with_many_types() -> None:
         ("events.jsonl", "events"),
         ("My Clicks (2024).jsonl.gz", "my-clicks-2024"),
         ("2024.jsonl", "events-2024"),
+        (f"{'7' * 80}.jsonl", f"events-{'7' * 56}"),
     ],
 )
 def test_a_use_case_is_named_after_its_file(file: str, name: str) -> None:

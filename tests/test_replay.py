@@ -17,10 +17,11 @@ from deploy.settings import Events, Settings
 from model.example_log import ExampleLog
 from model.examples import Example
 from model.scorer import LiteRTScorer
+from stream import files as event_files
 from stream.app import changelog_name
 from stream.engine import Processed
 from stream.feedback import PREFIX
-from stream.files import merged, survey
+from stream.files import EventFileError, key_of, lines, merged, survey
 from stream.replay import Replay, Summary, Tally
 from stream.scoring import Score
 from tests.broker import Broker
@@ -189,6 +190,88 @@ def test_what_has_no_time_keeps_its_place(tmp_path: Path) -> None:
     assert tally.summary().bad == {"not-json": 1}
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"id":"x","type":"page","user":"u","time":99999999999999999999}', "impossible-time"),
+        (b'{"id":"x","type":"page","user":"u","time":"0001-01-01T00:00:00"}', "impossible-time"),
+        (b'{"id":"x","context":' + b"[" * 20_000 + b"]" * 20_000 + b"}", "wrong-type"),
+    ],
+)
+def test_no_time_and_no_depth_of_a_line_ends_a_replay(tmp_path: Path, line: bytes, reason: str) -> None:
+    """Such a line keeps its place and is counted like any other that cannot be used."""
+    around = [msgspec.json.encode(event(id=name, time=START_MS)) for name in "ab"]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"\n".join([around[0], line, around[1]]))
+    assert survey(path).in_order
+    values = [value for chunk in merged([survey(path)]) for value in chunk]
+    assert [around[0], line, around[1]] == values
+    results = list(Replay(usecase(), Events(max_bad_ratio=1.0), None).run([values], NOW_MS))
+    assert [reason] == [bad.reason.value for each in results for bad in each.bad]
+
+
+def test_a_deep_line_has_no_key() -> None:
+    """Its user cannot be read."""
+    assert key_of(b'{"context":' + b"[" * 20_000 + b"]" * 20_000 + b',"user":"u"}') is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_events_of_one_time_stand_in_the_order_of_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Wherever a chunk ends among them: as if all lines were sorted by time, file and line."""
+    chance = random.Random(seed)
+    monkeypatch.setattr(event_files, "CHUNK", chance.randrange(1, 9))
+    expected: list[tuple[int, int, int, str]] = []
+    paths = []
+    for file in range(chance.randrange(2, 6)):
+        times = [START_MS + chance.randrange(6) for _ in range(chance.randrange(60))]
+        if chance.random() < 0.8:
+            times.sort()
+        made = [event(id=f"{file}-{line}", time=time) for line, time in enumerate(times)]
+        expected += [(time, file, line, f"{file}-{line}") for line, time in enumerate(times)]
+        paths.append(tmp_path / f"{file}.jsonl")
+        paths[-1].write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in made))
+    values = [value for chunk in merged([survey(path) for path in paths]) for value in chunk]
+    assert [name for *_, name in sorted(expected)] == [msgspec.json.decode(value)["id"] for value in values]
+
+
+def damaged(path: Path, damage: str) -> None:
+    """Make ``path`` a gzipped event file with the ``damage``."""
+    whole = gzip.compress(b"".join(msgspec.json.encode(each) + b"\n" for each in stream(5000, users=9)))
+    path.write_bytes(
+        {
+            "truncated": whole[: len(whole) // 2],
+            "corrupt": whole[:20] + b"\xff" * 100 + whole[120:],
+            "not gzip": b"plain",
+        }[damage]
+    )
+
+
+@pytest.mark.parametrize("damage", ["truncated", "corrupt", "not gzip"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: str) -> None:
+    """With the line up to which it could be read, and what to do."""
+    path = tmp_path / "events.jsonl.gz"
+    damaged(path, damage)
+    with pytest.raises(
+        EventFileError, match=r"events.jsonl.gz: cannot be read after line \d+: .*; check that"
+    ):
+        list(lines(path))
+
+
+def test_a_damaged_file_ends_a_replay_before_anything_is_written(tmp_path: Path) -> None:
+    """One line, exit code 2; scores of an earlier replay stay."""
+    declared, scores = tmp_path / "usecase.toml", tmp_path / "scores.jsonl"
+    declared.write_text(USECASE)
+    scores.write_text("mine")
+    damaged(tmp_path / "events.jsonl.gz", "truncated")
+    command = ["replay", str(declared), str(tmp_path / "events.jsonl.gz"), "--scores", str(scores)]
+    done = CliRunner().invoke(eddyline.cli, command)
+    assert (2, 1) == (done.exit_code, done.stderr.count("\n"))
+    assert "events.jsonl.gz: cannot be read after line" in done.stderr
+    assert scores.read_text() == "mine"
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> tuple[Path, Path]:
     """A use case and an event file of it."""
@@ -235,15 +318,39 @@ def still_positive(summary: Summary, table: Any) -> int:
     return int(np.sum(table["closes"].to_numpy() >= last))
 
 
-def test_the_same_replay_again_adds_nothing_to_the_log(files: tuple[Path, Path], tmp_path: Path) -> None:
-    """A log that has been replayed into twice reads as after once."""
-    for _ in range(2):
-        done = CliRunner().invoke(
-            eddyline.cli, ["replay", *map(str, files), "--examples", str(tmp_path / "log")]
-        )
-        assert done.exit_code == 0, done.output
-        rows = ExampleLog(tmp_path / "log").read()
-        assert len(rows) == len(set(rows["id"].to_pylist()))
+def test_a_log_that_has_examples_is_added_to_only_when_told(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Another window's labels are not mixed in by accident; the same replay again with --append adds nothing."""
+    command = ["replay", *map(str, files), "--examples", str(tmp_path / "log")]
+    assert CliRunner().invoke(eddyline.cli, command).exit_code == 0
+    rows = ExampleLog(tmp_path / "log").read()
+    assert len(rows) > 0
+    again = CliRunner().invoke(eddyline.cli, command)
+    assert again.exit_code == 2
+    assert "examples are there already" in again.stderr
+    assert "with --append" in again.stderr
+    assert CliRunner().invoke(eddyline.cli, [*command, "--append"]).exit_code == 0
+    assert ExampleLog(tmp_path / "log").read().sort_by("id").equals(rows.sort_by("id"))
+
+
+@pytest.mark.parametrize(
+    ("option", "target"),
+    [
+        *(
+            (option, target)
+            for option in ("--scores", "--summary")
+            for target in ("missing/file", "/proc/file")
+        ),
+        *(("--examples", target) for target in ("usecase.toml/log", "/proc/log", "nosuch://bucket/log")),
+    ],
+)
+def test_what_cannot_be_written_is_found_before_the_replay(
+    files: tuple[Path, Path], tmp_path: Path, option: str, target: str
+) -> None:
+    """One line and exit code 2; only an example log makes its folders."""
+    at = target if target.startswith("/") or ":" in target else str(tmp_path / target)
+    done = CliRunner().invoke(eddyline.cli, ["replay", *map(str, files), option, at])
+    assert (2, "", 1) == (done.exit_code, done.stdout, done.stderr.count("\n"))
+    assert done.stderr.startswith("eddyline: ")
 
 
 def test_too_many_bad_lines_end_the_replay(files: tuple[Path, Path]) -> None:
@@ -252,3 +359,14 @@ def test_too_many_bad_lines_end_the_replay(files: tuple[Path, Path]) -> None:
     done = CliRunner().invoke(eddyline.cli, ["replay", *map(str, files)])
     assert done.exit_code == 1
     assert "are bad" in done.output
+
+
+def test_what_was_written_before_too_many_bad_lines_is_said(files: tuple[Path, Path], tmp_path: Path) -> None:
+    """The message names the files that hold something, and does not speak of commits."""
+    files[1].write_bytes(files[1].read_bytes() + b"{}\n" * 30_000)
+    scores = tmp_path / "scores.jsonl"
+    done = CliRunner().invoke(eddyline.cli, ["replay", *map(str, files), "--scores", str(scores)])
+    assert done.exit_code == 1
+    assert f"What came before them may stand in {scores}" in done.stderr
+    assert "committed" not in done.stderr
+    assert scores.stat().st_size > 0

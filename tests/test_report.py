@@ -27,7 +27,7 @@ def findings(tmp_path: Path) -> Findings:
     parts = window(prepared(tmp_path, examples(2000)), CASE.training)
     rows, rng = parts.validation, np.random.default_rng(0)
     scores = {name: rng.random(len(rows)).astype(np.float32) for name in MODELS}
-    given = rows.label, scores["network"], rows.sample_weight, rows.user, 0.5, rng
+    given = rows.label, scores["network"], rows.user, 0.5, rng
     losses = [0.7, 0.6, 0.65]
     return Findings(
         usecase="synthetic",
@@ -41,8 +41,7 @@ def findings(tmp_path: Path) -> Findings:
         ],
         scores=scores,
         evaluations={
-            name: evaluate(rows.label, score, rows.sample_weight, rows.user, 0.5, rng)
-            for name, score in scores.items()
+            name: evaluate(rows.label, score, rows.user, 0.5, rng) for name, score in scores.items()
         },
         slices={"plan": by_slice(rows.categories[:, 1], *given)},
         importance=[Importance(feature=name, auc=0.1, log_loss=0.2, spread=0.01) for name in SPEC.numeric],
@@ -99,10 +98,20 @@ def test_the_page_tells_its_findings(findings: Findings) -> None:
     page = html(findings)
     auc = findings.evaluations["network"].auc
     assert f"{auc.value:.3f} <small>{auc.low:.3f} \N{EN DASH} {auc.high:.3f}</small>" in page
-    for text in ("base rate", "boosting", "plan-1", "(missing)", "last_view", "event view"):
+    for text in ("base rate", "boosting", "plan-1", "missing", "last_view", "event view"):
         assert f">{text}<" in page
     assert "nothing, but with another seed" in page
     assert findings.parts.times["validation_first"] in page
+
+
+def test_the_page_counts_every_decision_once(findings: Findings) -> None:
+    """Weights, which steer fitting, move nothing on the page, its plots included."""
+    parts = findings.parts
+    rows = (parts.fitting, parts.validation, parts.whole)
+    heavy = [msgspec.structs.replace(each, sample_weight=1 + 4 * each.label) for each in rows]
+    weighted = msgspec.structs.replace(parts, fitting=heavy[0], validation=heavy[1], whole=heavy[2])
+    assert html(msgspec.structs.replace(findings, parts=weighted)) == html(findings)
+    assert "20 bins of the score" in html(findings)
 
 
 def test_what_people_named_is_escaped(findings: Findings) -> None:

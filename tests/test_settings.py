@@ -7,9 +7,17 @@ from pathlib import Path
 import faust
 import pytest
 
-from deploy.settings import Engine, Kafka, Settings, SettingsError, fields, kafka_client, load
+from deploy.settings import Engine, Kafka, Settings, SettingsError, fields, kafka_client, kafka_producer, load
 from stream.app import create_app
 from tests.events import usecase
+
+
+def test_a_producer_retries_as_long_as_it_is_told_and_repeats_nothing() -> None:
+    """What every producer of ours starts from, on top of what every client does."""
+    kafka = Kafka(bootstrap_servers="somewhere:1", delivery_timeout_s=1.5)
+    producer = kafka_producer(kafka)
+    assert kafka_client(kafka).items() <= producer.items()
+    assert (1500, True) == (producer["delivery.timeout.ms"], producer["enable.idempotence"])
 
 
 def test_flags_come_before_the_environment_before_the_file(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from eddyline import cli
 from model.bundle import read
 from model.checkpoint import CheckpointError
 from model.evaluation import auc, calibration_error, log_loss
@@ -94,6 +98,7 @@ def test_progress_is_one_line_of_json_an_epoch(process: tuple[Path, str]) -> Non
     *epochs, metrics = map(json.loads, process[1].splitlines())
     judged = [line for line in epochs if line["validation_log_loss"] is not None]
     live = epochs[len(judged) :]
+    assert [line["fit"] for line in epochs] == ["validated"] * len(judged) + ["live"] * len(live)
     assert [line["epoch"] for line in judged] == list(range(1, len(judged) + 1))
     assert [line["epoch"] for line in live] == list(range(1, int(metrics["epochs"]) + 1))
     assert read(process[0]).manifest.metrics == metrics
@@ -133,7 +138,8 @@ def test_fitting_never_sees_labels_that_had_not_matured(training: Any, tmp_path:
 def test_fitting_never_sees_the_validation_part(training: Any, tmp_path: Path) -> None:
     """After one epoch the weights are the same whatever the validated rows hold, and the labels not known before."""
     table = examples(1000)
-    later = np.arange(1000) >= 741  # the validation part begins at 750, the windows are 10 long
+    # The validation part begins at 750, the windows are 10 long; the last, a negative one, tells when examples end.
+    later = (np.arange(1000) >= 741) & (np.arange(1000) < 999)
     label = np.where(later, 1 - table.column("label").to_numpy(), table.column("label").to_numpy())
     other = replaced(table, "label", label.astype(np.int8))
     one, two = (fitted(training, split(tmp_path / str(i), t), epochs=1) for i, t in enumerate((table, other)))
@@ -211,13 +217,31 @@ def test_balanced_fitting_of_a_rare_outcome_stays_calibrated(training: Any, tmp_
 
 
 def test_balanced_labels_weigh_alike(training: Any, tmp_path: Path) -> None:
-    """Both labels have the same total weight, and the offset is the logarithm of the odds that they had."""
+    """Both labels have the same total weight, and the offset is the logarithm of the odds that unweighted rows have."""
     table = replaced(examples(), "sample_weight", np.linspace(0.5, 2, ROWS).astype(np.float32))
     rows = split(tmp_path, table).fitting
     weight, offset = training.fitting._weights(rows, balance=True)
     positive = rows.label == 1
     assert weight[positive].sum() == pytest.approx(weight[~positive].sum(), rel=1e-4)
-    assert offset == pytest.approx(np.log((1 - rows.base_rate) / rows.base_rate))
+    rate = rows.label.mean()
+    assert offset == pytest.approx(np.log((1 - rate) / rate), abs=1e-6)
+
+
+def test_weights_move_no_level(training: Any, tmp_path: Path) -> None:
+    """With positive rows of weight 5 scores still are probabilities, and all that is measured counts a row once."""
+    heavy = 1 + 4 * examples().column("label").to_numpy().astype(np.float32)
+    parts = split(tmp_path, replaced(examples(), "sample_weight", heavy))
+    model, found = fitted(training, parts, epochs=8)
+    later = parts.validation
+    scores = training.predict(model, SPEC, later)
+    assert later.base_rate > later.label.mean() + 0.2
+    assert scores.mean() == pytest.approx(later.label.mean(), abs=0.05)
+    measured = training._evaluated(later, scores, 0.5)
+    metrics = training._metrics(parts, {"network": measured}, found.epoch)
+    assert metrics["log_loss"] == pytest.approx(min(line.validation_log_loss for line in found.epochs))
+    assert metrics["ece"] < 0.05
+    assert metrics["base_rate"] == pytest.approx(parts.fitting.label.mean())
+    assert metrics["validation_base_rate"] == pytest.approx(later.label.mean())
 
 
 def test_a_category_that_fitting_never_met_reads_as_missing(training: Any, tmp_path: Path) -> None:
@@ -282,6 +306,62 @@ def command(*arguments: object) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "eddyline", "train", *map(str, arguments)],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def refused(folder: Path, *options: object, examples: Path | None = None) -> str:
+    """What ``eddyline train`` says before it imports TensorFlow and ends with 2; one line."""
+    case = inputs(folder, None)[0]
+    given = ["train", case, examples or folder / "examples.parquet", "--version", "1", *options]
+    if "--out" not in options:
+        given += ["--out", folder / "bundle"]
+    program = f"import sys; sys.modules['tensorflow'] = None; import eddyline; sys.argv[1:] = {[*map(str, given)]}; eddyline.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (2, "", 1) == (done.returncode, done.stdout, len(done.stderr.splitlines())), done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("option", "below"), [("--out", "bundle"), ("--report", "report.html"), ("--checkpoint", "kept")]
+)
+def test_where_nothing_can_be_written_is_said_at_once(tmp_path: Path, option: str, below: str) -> None:
+    """A path whose folder cannot be made is one line, before TensorFlow is imported and anything is fitted."""
+    taken = tmp_path / "file"
+    taken.touch()
+    said = refused(tmp_path, option, taken / "folder" / below)
+    assert said.startswith(f"eddyline: {taken / 'folder'}")
+    assert "nothing can be written there: Not a directory; correct the path" in said
+
+
+def test_examples_that_are_not_there_are_said_at_once(tmp_path: Path) -> None:
+    """A wrong path is one line, before TensorFlow is imported."""
+    said = refused(tmp_path, examples=tmp_path / "no.parquet")
+    assert f"{tmp_path / 'no.parquet'}: no examples can be read there: No such file or directory" in said
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "events.jsonl.gz", "events"])
+def test_events_are_no_examples(tmp_path: Path, name: str) -> None:
+    """Who trains on an event file is told how examples are made of it."""
+    (tmp_path / name).write_text("{}")
+    said = refused(tmp_path, examples=tmp_path / name)
+    assert "`eddyline replay USECASE EVENTS --examples LOG`" in said
+
+
+def test_what_fails_while_writing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of the file system while training is one readable line, too, with exit code 2."""
+    case, parquet = inputs(tmp_path, examples(50))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "bundle")
+
+    monkeypatch.setattr(tensorflow("model.training"), "run", full)
+    arguments = ["train", str(case), str(parquet), "--out", str(tmp_path / "bundle"), "--version", "1"]
+    done = CliRunner().invoke(cli, arguments)
+    assert (2, "eddyline: [Errno 28] No space left on device: 'bundle'") == (
+        done.exit_code,
+        done.stderr.strip(),
+    )
 
 
 def test_a_failure_is_one_readable_line(tmp_path: Path) -> None:
