@@ -90,6 +90,11 @@ def _takes_files(folder: Path) -> None:
         _stop(f"{folder}: no file can be written there: {error.strerror}; name a folder that takes files")
 
 
+def _check_writable(folder: Path) -> None:
+    """Stop unless ``folder`` takes files or can be made in one that does."""
+    _takes_files(next(each for each in (folder, *folder.parents) if each.exists()))
+
+
 def _new_log(url: str, *, append: bool) -> Any:
     """The example log at ``url``, which takes files and, unless told to ``append``, holds none."""
     from model.example_log import ExampleLog, ExampleLogError
@@ -398,7 +403,7 @@ def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
     proposed = out / "usecase.toml"
     if proposed.exists() and not force:
         _stop(f"{proposed} is there already; name another folder with --out, or overwrite it with --force")
-    _takes_files(next(folder for folder in (out, *out.parents) if folder.exists()))
+    _check_writable(out)
     explorer = Explorer(Events(), int(time.time() * 1000))
     columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
@@ -525,19 +530,6 @@ def _check_examples(where: str) -> None:
         _stop(
             f"{where}: examples are a Parquet file or an example log, got what looks like events (JSON Lines); make "
             "examples of them with `eddyline replay USECASE EVENTS --examples LOG`, and train on LOG"
-        )
-
-
-def _check_writable(folder: Path) -> None:
-    """Leave unless a file can be made in ``folder``, or in the nearest one above it that is there, and so it as well."""
-    import tempfile
-
-    try:
-        with tempfile.TemporaryFile(dir=next(each for each in (folder, *folder.parents) if each.exists())):
-            pass
-    except OSError as error:
-        _stop(
-            f"{folder}: nothing can be written there: {error.strerror}; correct the path or its permissions"
         )
 
 

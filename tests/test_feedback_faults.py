@@ -55,7 +55,7 @@ def test_every_decision_ends_in_one_row_however_often_worker_and_sink_are_killed
             SinkProcess(settings, tmp_path, usecase=JOURNEY) as sink,
         ):
             if chance.random() < 0.5:
-                sink.wait_for(lambda: sink.metric("eddyline_log_rows_total") > 0, "rows are written")  # noqa: B023 — called at once
+                sink.wait_for(lambda: sink.metric("eddyline_log_rows_total") > 0, "rows are written")
             worker.wait_for(lambda: worker.metric("eddyline_records_total") >= moment, "events are flowing")  # noqa: B023
             worker.kill()
             sink.kill()
