@@ -330,8 +330,7 @@ def test_where_nothing_can_be_written_is_said_at_once(tmp_path: Path, option: st
     taken = tmp_path / "file"
     taken.touch()
     said = refused(tmp_path, option, taken / "folder" / below)
-    assert said.startswith(f"eddyline: {taken / 'folder'}")
-    assert "no file can be written there: Not a directory" in said
+    assert said.startswith(f"eddyline: {taken}: no file can be written there: Not a directory")
 
 
 def test_examples_that_are_not_there_are_said_at_once(tmp_path: Path) -> None:
