@@ -178,7 +178,7 @@ def test_the_demo_trains_streams_and_scores(here: Path, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_ctrl_c_stops_the_demo(here: Path, tmp_path: Path) -> None:
-    """Interrupted while streaming, the demo stops its worker and ends with 130."""
+    """Interrupted, the demo stops the process that it waits for and ends with 130."""
     process = subprocess.Popen(
         [sys.executable, "-m", "eddyline", "demo", "examples/oulad", "--directory", str(tmp_path / "run")],
         cwd=here,
@@ -186,7 +186,7 @@ def test_ctrl_c_stops_the_demo(here: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    log = tmp_path / "run" / "worker.log"
+    log = tmp_path / "run" / "training.log"
     deadline = time.monotonic() + 200
     while not log.exists() and time.monotonic() < deadline:
         assert process.poll() is None

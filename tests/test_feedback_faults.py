@@ -38,7 +38,7 @@ def quick(settings: Settings, folder: Path) -> Settings:
 def test_every_decision_ends_in_one_row_however_often_worker_and_sink_are_killed(
     broker: Broker, tmp_path: Path
 ) -> None:
-    """Killed six times while joining and writing, with a rebalance at the end: one row a decision, its label right."""
+    """Killed four times while joining and writing, with a rebalance at the end: one row a decision, its label right."""
     settings = quick(fresh_settings(broker), tmp_path)
     events = stream(60_000, users=300, seed=11, step_ms=STEP_MS)
     for each in events:
@@ -48,7 +48,7 @@ def test_every_decision_ends_in_one_row_however_often_worker_and_sink_are_killed
     closing = [event(id=f"z{n}", user=f"u{n}", time=after) for n in range(300)]
     send(settings, [*events, *closing])
     chance = random.Random(12)
-    for _ in range(6):
+    for _ in range(4):
         moment = chance.randrange(1, 9000)
         with (
             Worker(settings, tmp_path, usecase=JOURNEY) as worker,
