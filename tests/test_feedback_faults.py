@@ -49,13 +49,11 @@ def test_every_decision_ends_in_one_row_however_often_worker_and_sink_are_killed
     send(settings, [*events, *closing])
     chance = random.Random(12)
     for _ in range(4):
-        moment = chance.randrange(1, 9000)
+        moment = chance.randrange(1, 6000)
         with (
             Worker(settings, tmp_path, usecase=JOURNEY) as worker,
             SinkProcess(settings, tmp_path, usecase=JOURNEY) as sink,
         ):
-            if chance.random() < 0.5:
-                sink.wait_for(lambda: sink.metric("eddyline_log_rows_total") > 0, "rows are written")
             worker.wait_for(lambda: worker.metric("eddyline_records_total") >= moment, "events are flowing")  # noqa: B023
             worker.kill()
             sink.kill()
