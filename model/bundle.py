@@ -16,7 +16,6 @@ copies and announces it, and by the gate. Nothing here needs TensorFlow, and not
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 import zipfile
@@ -28,6 +27,7 @@ from typing import TypeVar
 import msgspec
 import numpy as np
 
+from model.durable import sync
 from model.features import FeatureSpec, Float32, Int32
 
 FORMAT = 1  # of the directory; raised when an older reader could not understand a newer bundle
@@ -107,7 +107,7 @@ def writing(directory: Path) -> Iterator[Path]:
             raise BundleError(
                 f"{directory}: cannot take this name: {error}; choose another version"
             ) from error
-        _sync(directory.parent)
+        sync(directory.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -131,7 +131,7 @@ def write_manifest(directory: Path, manifest: Manifest) -> Manifest:
     manifest = msgspec.structs.replace(manifest, files=files, format=FORMAT)
     (directory / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
     for path in (*directory.rglob("*"), directory):
-        _sync(path)
+        sync(path)
     return manifest
 
 
@@ -244,11 +244,3 @@ def _digest(path: Path) -> FileDigest:
         raise BundleError(f"{path}: a bundle holds plain files only; {_AGAIN}")
     content = _bytes(path)
     return FileDigest(len(content), hashlib.sha256(content).hexdigest())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

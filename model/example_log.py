@@ -32,6 +32,8 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from numpy.typing import NDArray
 
+from model.durable import sync
+
 SMALL_BYTES = 64 * 1024 * 1024  # a file from this size on is left alone, so that no row is rewritten for ever
 MERGED_BYTES = 128 * 1024 * 1024  # of one merged file's sources: it is made in memory, at several times that
 NAME_CHARACTERS = 200  # file systems allow 255 bytes; a digest and a suffix follow
@@ -198,7 +200,7 @@ class ExampleLog:
             os.fsync(file.fileno())
         part.replace(target)
         for folder in (target.parent, Path(self._root)):
-            _sync(folder)
+            sync(folder)
 
     def _delete(self, path: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # another compaction merged it, too
@@ -317,12 +319,3 @@ def _parquet(table: pa.Table) -> bytes:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in ``folder`` survive a power cut."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
