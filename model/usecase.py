@@ -194,6 +194,47 @@ class Quality(_Table, frozen=True):
     examples: Annotated[int, msgspec.Meta(ge=100)] = 5000
 
 
+Witness = Literal[
+    "ks",
+    "cvm",
+    "chi2",
+    "tabular",
+    "classifier",
+    "chi2_label",
+    "fet_label",
+    "ks_score",
+    "cvm_online",
+    "fet_online",
+    "adwin",
+    "page_hinkley",
+    "kswin",
+    "ddm",
+    "hddm_a",
+    "hddm_w",
+]
+
+
+class Drift(_Table, frozen=True):
+    """How drift is watched for, in each model and in each value of its ``slices``.
+
+    ``events_between_false_alarms`` is the mean number of monitored decisions between two false alarms of one model,
+    over all that is watched in it: fewer find drift sooner. A user gives one monitored decision a ``block`` at most,
+    because the decisions of one visit are alike, and what is alike raises false alarms; of all users about ``samples``
+    decisions a block are monitored. A model brings a ``reference`` of so many decisions to compare with. After an alarm
+    the type of the drift is told from ``labels`` decisions whose outcome is known, and called refuted where its test
+    gives less than ``alpha``. ``witnesses`` are detectors of alibi-detect and river whose evidence stands beside ours.
+    """
+
+    events_between_false_alarms: Annotated[int, msgspec.Meta(ge=100, le=1_000_000_000)] = 50_000
+    block: Duration = Duration(86400)
+    samples: Annotated[int, msgspec.Meta(ge=100)] = 50_000
+    reference: Annotated[int, msgspec.Meta(ge=500, le=50_000)] = 5000
+    labels: Annotated[int, msgspec.Meta(ge=400, le=50_000)] = 1000
+    alpha: Annotated[float, msgspec.Meta(gt=0, le=0.1)] = 0.01
+    slices: tuple[str, ...] = ()
+    witnesses: tuple[Witness, ...] = ("ks", "chi2", "classifier", "chi2_label", "ks_score", "adwin")
+
+
 class Profile(_Table, frozen=True):
     """How long a profile lives: ``idle_after`` without an event it is forgotten."""
 
@@ -212,6 +253,7 @@ class UseCase(_Table, frozen=True):
     model: Network = Network()
     training: Training = Training()
     quality: Quality = Quality()
+    drift: Drift = Drift()
 
 
 def load(path: Path | str) -> UseCase:
@@ -276,16 +318,17 @@ def _problems(usecase: UseCase) -> Iterator[Problem]:
         yield from _decision_problems(usecase, name, decision)
     for name, feature in usecase.features.items():
         yield from _feature_problems(usecase, ("features", name), feature)
-    for name in usecase.quality.slices:
-        if not is_category(usecase, name):
-            known = (
-                ", ".join(name for name in usecase.features if is_category(usecase, name))
-                or "none is declared"
-            )
-            yield (
-                ("quality", "slices"),
-                f"`{name}` is not a categorical feature; the categorical ones: {known}",
-            )
+    for table, slices in (("quality", usecase.quality.slices), ("drift", usecase.drift.slices)):
+        for name in slices:
+            if not is_category(usecase, name):
+                known = (
+                    ", ".join(name for name in usecase.features if is_category(usecase, name))
+                    or "none is declared"
+                )
+                yield (
+                    (table, "slices"),
+                    f"`{name}` is not a categorical feature; the categorical ones: {known}",
+                )
 
 
 def _decision_problems(usecase: UseCase, name: str, decision: Decision) -> Iterator[Problem]:
