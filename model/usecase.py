@@ -318,16 +318,17 @@ def _problems(usecase: UseCase) -> Iterator[Problem]:
         yield from _decision_problems(usecase, name, decision)
     for name, feature in usecase.features.items():
         yield from _feature_problems(usecase, ("features", name), feature)
+    yield from _slice_problems(usecase)
+
+
+def _slice_problems(usecase: UseCase) -> Iterator[Problem]:
     for table, slices in (("quality", usecase.quality.slices), ("drift", usecase.drift.slices)):
         for name in slices:
             if not is_category(usecase, name):
-                known = (
-                    ", ".join(name for name in usecase.features if is_category(usecase, name))
-                    or "none is declared"
-                )
+                known = ", ".join(name for name in usecase.features if is_category(usecase, name))
                 yield (
                     (table, "slices"),
-                    f"`{name}` is not a categorical feature; the categorical ones: {known}",
+                    f"`{name}` is not a categorical feature; the categorical ones: {known or 'none is declared'}",
                 )
 
 
