@@ -9,6 +9,7 @@ copies and announces it, and by the gate. Nothing here needs TensorFlow, and not
 ``model.keras``     the same network to go on training from
 ``features.json``   the :class:`~model.features.FeatureSpec` that the network reads
 ``golden.npz``      real rows and the scores Keras gave them, which every loader must get again
+``reference.npz``   real rows with labels that the drift monitor compares with (:mod:`model.reference`)
 ``manifest.json``   version, metrics, bucket sizes, and size and SHA-256 of every other file
 ==================  =====================================================================================
 """
@@ -19,21 +20,25 @@ import hashlib
 import secrets
 import shutil
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from model.durable import sync
 from model.features import FeatureSpec, Float32, Int32
 
-FORMAT = 1  # of the directory; raised when an older reader could not understand a newer bundle
+FORMAT = 2  # of the directory; raised when an older reader could not understand a newer bundle
 BUCKETS = (1, 16, 64, 256, 1024)  # batch sizes, rows; each costs one interpreter
 MODEL, SAVED_MODEL, KERAS = "model.tflite", "saved_model", "model.keras"
 FEATURES, GOLDEN, MANIFEST = "features.json", "golden.npz", "manifest.json"
+REFERENCE = "reference.npz"
+AGAIN = "fetch the bundle again, or train a new version"  # what to do about a damaged one
 
 
 class BundleError(Exception):
@@ -155,37 +160,43 @@ def read(directory: Path) -> Bundle:
 def verify(bundle: Bundle) -> None:
     """Raise :class:`BundleError` unless the files are exactly those of the manifest, byte for byte."""
     listed, found = bundle.manifest.files, set(_listed(bundle.directory))
-    required = {MODEL, FEATURES, GOLDEN}
+    required = {MODEL, FEATURES, GOLDEN, REFERENCE}
     if odd := sorted(found.symmetric_difference(listed) | (required - found)):
         what = "is not in it" if odd[0] in found else "is missing"
         raise BundleError(
-            f"{bundle.directory / odd[0]}: a bundle holds what its manifest lists; this {what}; {_AGAIN}"
+            f"{bundle.directory / odd[0]}: a bundle holds what its manifest lists; this {what}; {AGAIN}"
         )
     for name, expected in listed.items():
         actual = _digest(bundle.directory / name)
         if actual != expected:
             raise BundleError(
                 f"{bundle.directory / name}: the manifest says {expected.size} bytes with SHA-256 {expected.sha256[:12]}…, "
-                f"got {actual.size} bytes with {actual.sha256[:12]}…; {_AGAIN}"
+                f"got {actual.size} bytes with {actual.sha256[:12]}…; {AGAIN}"
             )
 
 
 def read_golden(bundle: Bundle) -> Golden:
     """The golden rows of ``bundle``, checked against its spec."""
     path = bundle.directory / GOLDEN
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            golden = Golden(arrays["numeric"], arrays["categorical"], arrays["score"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{path}: golden rows cannot be read: {error}; {_AGAIN}") from error
+    golden = Golden(*read_arrays(path, "golden rows", Golden.__struct_fields__))
     n = len(golden.score)
     expected = [(n, len(bundle.spec.numeric)), (n, len(bundle.spec.categorical)), (n,)]
     shapes = [golden.numeric.shape, golden.categorical.shape, golden.score.shape]
     if shapes != expected or n == 0:
         raise BundleError(
-            f"{path}: golden rows have the shapes {expected}, at least one row, got {shapes}; {_AGAIN}"
+            f"{path}: golden rows have the shapes {expected}, at least one row, got {shapes}; {AGAIN}"
         )
     return golden
+
+
+def read_arrays(path: Path, what: str, names: Sequence[str]) -> list[NDArray[Any]]:
+    """The arrays ``names`` of the archive at ``path``, never unpickled; a :class:`BundleError` calls them ``what``."""
+    try:
+        # opened here, because NumPy leaves the file of a broken archive open
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return [arrays[name] for name in names]
+    except _DAMAGE as error:
+        raise BundleError(f"{path}: {what} cannot be read: {error}; {AGAIN}") from error
 
 
 def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
@@ -205,8 +216,19 @@ def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
         )
 
 
-_AGAIN = "fetch the bundle again, or train a new version"
 _T = TypeVar("_T")
+# What NumPy and zipfile raise at a file that is no archive, or not whole: TypeError if it is a single array,
+# RuntimeError if a bit says that it is encrypted.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class _Format(msgspec.Struct):
@@ -223,7 +245,7 @@ def _decoded(raw: bytes, kind: type[_T], path: Path, what: str) -> _T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
-        raise BundleError(f"{path}: not {what}: {error}; {_AGAIN}") from error
+        raise BundleError(f"{path}: not {what}: {error}; {AGAIN}") from error
 
 
 def _listed(directory: Path) -> list[str]:
@@ -236,11 +258,11 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}; {_AGAIN}") from error
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
 
 
 def _digest(path: Path) -> FileDigest:
     if path.is_symlink() or not path.is_file():
-        raise BundleError(f"{path}: a bundle holds plain files only; {_AGAIN}")
+        raise BundleError(f"{path}: a bundle holds plain files only; {AGAIN}")
     content = _bytes(path)
     return FileDigest(len(content), hashlib.sha256(content).hexdigest())

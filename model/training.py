@@ -22,7 +22,7 @@ from model import bundle, fitting, network, usecase
 # After `network`, which says how TensorFlow is to start.
 import tensorflow as tf
 
-from model import analysis, baselines, report
+from model import analysis, baselines, reference, report
 from model.checkpoint import Epoch
 from model.evaluation import Evaluation, by_slice, evaluate, fitted_rate
 from model.examples import Examples, read_examples
@@ -183,18 +183,28 @@ def golden_rows(trained: Trained, spec: FeatureSpec, seed: int) -> bundle.Golden
     return bundle.Golden(numeric, categorical, score)
 
 
+def reference_rows(
+    trained: Trained, spec: FeatureSpec, policy: usecase.Drift, seed: int
+) -> reference.Reference:
+    """What the drift monitor compares with: of the validation rows, with the scores of the model that goes live."""
+    validation = trained.parts.validation
+    return reference.sample(validation, predict(trained.live, spec, validation), policy, seed)
+
+
 def write(
-    trained: Trained, spec: FeatureSpec, out: Path, *, name: str, version: str, created: str, seed: int
+    trained: Trained, case: usecase.UseCase, out: Path, *, version: str, created: str, seed: int
 ) -> None:
     """Export to a new bundle at ``out``, which appears only once LiteRT has loaded it and scored as Keras does."""
+    spec = feature_spec(case)
     with bundle.writing(out) as directory:
         trained.live.save(directory / bundle.KERAS)
         trained.live.export(directory / bundle.SAVED_MODEL, verbose=False)
         trained.live.export(directory / bundle.MODEL, format="litert", verbose=False)
         bundle.write_features(directory, spec)
         bundle.write_golden(directory, golden_rows(trained, spec, seed))
+        reference.write(directory, reference_rows(trained, spec, case.drift, seed))
         manifest = bundle.Manifest(
-            usecase=name,
+            usecase=case.name,
             version=version,
             created=created,
             metrics=trained.metrics,
@@ -220,8 +230,7 @@ def run(order: Order, tell: Report) -> dict[str, float]:
         parts, spec, case.model, settings, tell, threshold=order.threshold, checkpoint=order.checkpoint
     )
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    named = {"name": case.name, "version": order.version, "created": created}
-    write(trained, spec, order.out, **named, seed=settings.seed)
+    write(trained, case, order.out, version=order.version, created=created, seed=settings.seed)
     if order.report:
         page = report.html(findings(trained, case, order, settings, created))
         order.report.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from model import usecase
 from model.bundle import Bundle, read, write_manifest
@@ -127,6 +128,26 @@ def rows(n: int, seed: int = 0) -> tuple[Float32, Int32]:
         numeric[random.random(numeric.shape) < share] = value
     ids = [random.integers(0, column.buckets, n) for column in SPEC.categorical]
     return numeric, np.column_stack(ids).astype(np.int32)
+
+
+def decisions(user: NDArray[np.int64], time: NDArray[np.int64], seed: int = 0) -> Examples:
+    """Examples [n] of ``user`` [n] at ``time`` [n], ms and rising; the first numeric column counts the rows."""
+    random, n = np.random.default_rng(seed), len(user)
+    numeric = random.normal(size=(n, len(SPEC.numeric))).astype(np.float32)
+    numeric[random.random(numeric.shape) < 0.1] = np.nan
+    numeric[:, 0] = np.arange(n)
+    words = np.array(["", "a", "b\0", "größer", None], np.object_)
+    categories = words[random.integers(0, len(words), (n, len(SPEC.categorical)))]
+    return Examples(
+        numeric=numeric,
+        categorical=np.zeros(categories.shape, np.int32),
+        label=random.integers(0, 2, n).astype(np.float32),
+        sample_weight=np.ones(n, np.float32),
+        time=time,
+        closes=time + WINDOW,
+        user=user,
+        categories=categories,
+    )
 
 
 def inputs(folder: Path, table: pa.Table | None = None) -> tuple[Path, Path]:

@@ -20,7 +20,14 @@ def test_training_leaves_a_whole_bundle(trained: Path) -> None:
     read = bundle.read(trained)
     bundle.verify(read)
     top = {name.partition("/")[0] for name in read.manifest.files}
-    assert {"model.tflite", "saved_model", "model.keras", "features.json", "golden.npz"} == top
+    assert {
+        "model.tflite",
+        "saved_model",
+        "model.keras",
+        "features.json",
+        "golden.npz",
+        "reference.npz",
+    } == top
     assert (
         read.manifest.usecase,
         read.manifest.version,
@@ -47,7 +54,9 @@ def test_saved_models_name_no_module(trained: Path) -> None:
     assert "model.network" not in config
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "golden.npz", "saved_model/saved_model.pb", "model.keras"])
+@pytest.mark.parametrize(
+    "name", ["model.tflite", "golden.npz", "reference.npz", "saved_model/saved_model.pb", "model.keras"]
+)
 def test_a_changed_byte_is_found(copy: Path, name: str) -> None:
     """One flipped bit in any file is an error that names the file."""
     content = bytearray((copy / name).read_bytes())
@@ -83,18 +92,19 @@ def test_a_link_is_no_file(copy: Path) -> None:
         bundle.verify(bundle.read(copy))
 
 
-def test_a_bundle_cannot_vouch_for_a_model_that_it_lacks(copy: Path) -> None:
-    """A manifest that does not list the model is not taken for whole because the model is missing, too."""
-    (copy / "model.tflite").unlink()
-    with pytest.raises(BundleError, match=r"model\.tflite: .*is missing"):
+@pytest.mark.parametrize("name", ["model.tflite", "golden.npz", "reference.npz"])
+def test_a_bundle_cannot_vouch_for_what_it_lacks(copy: Path, name: str) -> None:
+    """A manifest that does not list a file that every bundle has is not taken for whole: the file is missing."""
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: .*is missing"):
         bundle.verify(sign_again(copy))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 2}, r"manifest\.json: this program reads bundles of format 1, got 2; upgrade it"),
-        ({"format": 0}, "got 0; train a new version"),
+        ({"format": 3}, r"manifest\.json: this program reads bundles of format 2, got 3; upgrade it"),
+        ({"format": 1}, "got 1; train a new version"),
         ({"buckets": [16, 1]}, r"buckets are sizes in rising order, got \[16, 1\]"),
         ({"buckets": []}, "buckets are sizes in rising order"),
         ({"version": 7}, r"manifest\.json: not a manifest: Expected `str`, got `int`"),

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from eddyline import cli
+from model import reference
 from model.bundle import read
 from model.checkpoint import CheckpointError
 from model.evaluation import auc, calibration_error, log_loss
@@ -83,6 +84,22 @@ def test_the_metrics_are_those_of_a_model_that_never_saw_the_validation_part(
     counted = [manifest.metrics[f"{name}rows"] for name in ("", "purged_", "validation_", "live_")]
     assert counted == [2991, 9, 1000, 4000]
     assert manifest.metrics["auc_low"] < manifest.metrics["auc"] < manifest.metrics["auc_high"]
+
+
+def test_the_reference_sample_has_the_scores_of_the_live_model(
+    process: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The bundle's reference is one validation row a user a day, and its scores are those that LiteRT serves."""
+    later, found = split(tmp_path).validation, reference.read(read(process[0]))
+    days = later.time // 86_400_000
+    assert len(found) == len(np.unique(np.column_stack([later.user, days]), axis=0)) == 97
+    rows = np.searchsorted(later.time, found.time)  # the examples come one a minute
+    np.testing.assert_array_equal(later.time[rows], found.time)
+    np.testing.assert_array_equal(later.numeric[rows], found.numeric)
+    np.testing.assert_array_equal(later.categories[rows], found.categorical)
+    np.testing.assert_array_equal(later.label[rows], found.label)
+    served = LiteRTScorer.load(process[0]).score(later.numeric[rows], later.categorical[rows])
+    np.testing.assert_allclose(found.score, served, rtol=0, atol=1e-5)
 
 
 def test_baselines_are_reported_beside_the_network(process: tuple[Path, str]) -> None:
