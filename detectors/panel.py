@@ -1,0 +1,408 @@
+"""The panel: watches one model, in all its decisions or in one value of a slice, and follows each alarm to its verdict.
+
+While nothing has changed two detectors step along, one over scored decisions and one over decisions with labels, and
+their evidence is one sum. An alarm opens an *episode*: rows from then on are gathered, the first ``FIRST`` scored ones
+are searched for data faults and tested as far as that goes without labels, and the first ``Policy.labels`` with labels
+tell the kind; twice as many if they leave a doubt. Only rows after the alarm are used, because those before it
+were chosen by it. Then each detector starts again with the gathered rows as its reference, once these are at rest:
+while a drift is under way its first half differs from its second, and the first is dropped.
+
+A false alarm, and a data fault that has ended, go back to the reference of before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors import channels, diagnosis, episode
+from detectors.collection import Collection, unpack
+from detectors.episode import Alarm, Identity
+from detectors.faults import faults
+from detectors.rows import Rows, Schema
+from detectors.sequential import EDetector, State
+from detectors.verdict import Kind, Verdict
+from detectors.witnesses import Witness
+
+FIRST = 300  # scored rows of the first diagnosis
+SEGMENT = 256  # rows stepped through at once: bounds memory
+RESTLESS = 6  # times that gathering goes on because the rows are not at rest
+REST = 0.05  # p-value below which they are not
+
+STATE = "state"  # the changelog record that is not rows
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """``threshold`` is the evidence that raises an alarm, which is the least mean number of rows between false ones."""
+
+    threshold: float
+    labels: int = 1000
+    alpha: float = 0.01
+
+
+class Status(msgspec.Struct, frozen=True):
+    """Where a panel stands, for people and metrics; ``kind`` is that of the latest verdict."""
+
+    state: Literal["watching", "diagnosing", "settling"]
+    log10_evidence: float
+    log10_threshold: float
+    scored: int  # rows since the detector began
+    labelled: int
+    kind: Kind | None
+
+
+class _Watch:
+    """A detector and the reference that it compares with, which was ``gathered``, or else is the model's own."""
+
+    def __init__(
+        self, make: _Make, schema: Schema, reference: Rows, gathered: Collection | None = None
+    ) -> None:
+        self.reference, self.gathered = reference, gathered
+        self.channels = make(reference, schema)
+        self.detector = EDetector(self.channels.lowest, self.channels.weight / 2)
+        self.began = 0  # ms, the first row's time
+
+
+_Make = Callable[[Rows, Schema], channels.Channels]
+_Pieces = list[int] | None  # of a reference; None: the model's own
+_Kept = tuple[_Pieces, State, int]  # a watch: reference, detector, began
+
+
+class _State(msgspec.Struct):
+    """All but the rows."""
+
+    offset: int
+    pieces: int  # the next one's number
+    features: _Kept | None
+    labels: _Kept | None
+    before: tuple[_Pieces, _Pieces]
+    verdict: Verdict | None
+    settled: bool
+    asked: int
+    restless: list[int]
+    scored: list[int]
+    labelled: list[int]
+
+
+class Panel:
+    """See the module. ``reference`` rows all have labels; ``slices`` are categorical columns to tell apart in verdicts."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        schema: Schema,
+        reference: Rows,
+        policy: Policy,
+        witnesses: Sequence[Witness] = (),
+        slices: Sequence[str] = (),
+    ) -> None:
+        self._identity, self._schema, self._policy = identity, schema, policy
+        self._witnesses, self._slices = witnesses, slices
+        self._model_reference = reference
+        self.offset = -1
+        self._next_piece = 0
+        self._kept: set[str] = set()  # records that the changelog has
+        self._own = reference
+        # The watches that go on, and those of before an episode, to go back to.
+        self._before = (self._watch(channels.of_scored), self._watch(channels.of_labelled))
+        self._features: _Watch | None = self._before[0]
+        self._labels: _Watch | None = self._before[1]
+        self._verdict: Verdict | None = None  # of the episode that is open or was the last
+        self._settled = True  # no episode is open
+        self._begin_gathering()
+
+    # --- rows
+
+    def observe(self, rows: Rows, at: NDArray[np.int64]) -> list[Verdict]:
+        """Take in ``rows``, which came at the sample offsets ``at`` [n], rising, and return the verdicts that they bring.
+
+        A row without a label is a decision just scored, one with a label the same once its outcome is known. Rows up to
+        the last offset seen are passed over. How rows are divided among calls makes no difference.
+        """
+        new = at > self.offset
+        if not new.all():
+            rows, at = rows[new], at[new]
+        verdicts: list[Verdict] = []
+        while len(rows):
+            taken = self._advance(rows[:SEGMENT], at[:SEGMENT], verdicts)
+            self.offset = int(at[taken - 1])
+            rows, at = rows[taken:], at[taken:]
+        return verdicts
+
+    def _advance(self, rows: Rows, at: NDArray[np.int64], verdicts: list[Verdict]) -> int:
+        """Take in rows until an alarm or until enough are gathered for the next step; returns how many."""
+        if not self._settled:
+            rows = rows[: self._until_enough(rows)]
+        alarm = self._step(rows, at)
+        taken = rows if alarm is None else rows[: int(np.searchsorted(at, alarm.offset)) + 1]
+        if not self._settled:
+            self._gather(taken)
+            if alarm is None:
+                self._proceed(verdicts)
+        if alarm is not None:
+            self._open(alarm, verdicts)
+        return len(taken)
+
+    def _step(self, rows: Rows, at: NDArray[np.int64]) -> Alarm | None:
+        known = ~np.isnan(rows.label)
+        both = [
+            (watch, np.flatnonzero(mine))
+            for watch, mine in ((self._features, ~known), (self._labels, known))
+            if watch is not None
+        ]
+        factors = [watch.detector.factors(watch.channels(rows[mine])) for watch, mine in both]
+        evidence = [float(watch.detector.evidence().sum()) for watch, _ in both]
+        turns = sorted(
+            (row, which, place)
+            for which, (_, mine) in enumerate(both)
+            for place, row in enumerate(mine.tolist())
+        )
+        times = rows.time.tolist()
+        for row, which, place in turns:
+            watch = both[which][0]
+            if not watch.detector.rows:
+                watch.began = times[row]
+            evidence[which] = watch.detector.add(factors[which][place], times[row] - watch.began)
+            if sum(evidence) >= self._policy.threshold:
+                loudest = both[int(np.argmax(evidence))][0]
+                return Alarm(
+                    offset=int(at[row]),
+                    time=times[row],
+                    changed=int(loudest.began + loudest.detector.change()),
+                    monitored=loudest.detector.rows,
+                    evidence=sum(evidence),
+                    threshold=self._policy.threshold,
+                )
+        return None
+
+    # --- an episode
+
+    def _open(self, alarm: Alarm, verdicts: list[Verdict]) -> None:
+        if self._verdict is not None and not self._verdict.final:
+            verdicts.append(episode.overtaken(self._verdict))
+        loud = [watch for watch in (self._features, self._labels) if watch is not None]
+        told = episode.channels(
+            [name for watch in loud for name in watch.channels.names],
+            np.concatenate([watch.detector.evidence() for watch in loud]),
+            np.concatenate([watch.detector.levels() for watch in loud]),
+        )
+        self._before = (self._features or self._before[0], self._labels or self._before[1])
+        self._features = self._labels = None
+        self._settled = False
+        self._begin_gathering()
+        prior = float(self._before[1].reference.label.mean())
+        self._verdict = episode.alarmed(self._identity, alarm, told, prior)
+        verdicts.append(self._verdict)
+
+    def _begin_gathering(self) -> None:
+        self._scored, self._labelled = Collection(), Collection()
+        self._asked = 0  # diagnoses with labels
+        self._restless = [0, 0]
+
+    def _gather(self, rows: Rows) -> None:
+        if self._features is None:
+            self._scored.add(rows[np.isnan(rows.label)])
+        if self._labels is None and not self._faulty:
+            self._labelled.add(rows[self._later(rows)])
+
+    def _later(self, rows: Rows) -> NDArray[np.bool_]:
+        """Rows with a label whose decision came after the alarm: those that become known first are of before it."""
+        assert self._verdict is not None
+        return ~np.isnan(rows.label) & (rows.time >= self._verdict.alarmed)
+
+    @property
+    def _faulty(self) -> bool:
+        return self._verdict is not None and self._verdict.kind is Kind.FAULT
+
+    @property
+    def _settle(self) -> int:
+        return 2 * self._policy.labels
+
+    def _until_enough(self, rows: Rows) -> int:
+        """How many of ``rows`` to take until one of the collections is large enough for what comes next."""
+        assert self._verdict is not None
+        limit = len(rows)
+        for mine, have, steps in (
+            (np.isnan(rows.label), len(self._scored), (FIRST, self._settle)),
+            (self._later(rows), len(self._labelled), (self._policy.labels, self._settle)),
+        ):
+            at = np.flatnonzero(mine)
+            for step in steps:
+                if 0 < step - have <= len(at):
+                    limit = min(limit, int(at[step - have - 1]) + 1)
+        return limit
+
+    def _proceed(self, verdicts: list[Verdict]) -> None:
+        """Do what the gathered rows are enough for."""
+        verdict = self._verdict
+        assert verdict is not None
+        if (verdict.revision == 0 or self._faulty) and len(self._scored) >= FIRST:
+            self._look(verdict, verdicts)
+        elif not verdict.final and len(self._labelled) >= (1 + self._asked) * self._policy.labels:
+            self._ask(verdict, verdicts)
+        if self._settled or self._faulty:
+            return
+        if self._features is None and len(self._scored) >= self._settle and self._at_rest(0, self._scored):
+            self._features = self._watch(channels.of_scored, self._scored)
+            self._scored = Collection()
+        if self._labels is None and len(self._labelled) >= self._settle and self._at_rest(1, self._labelled):
+            self._labels = self._watch(channels.of_labelled, self._labelled)
+            self._labelled = Collection()
+        if self._features is not None and self._labels is not None:
+            self._before = (self._features, self._labels)
+            self._settled = True
+
+    def _look(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
+        """Diagnose without labels, and look for data faults."""
+        features, labels = self._before
+        window = self._scored.rows
+        found = faults(features.reference, window, self._schema, None)
+        if verdict.kind is Kind.FAULT and not found:
+            self._verdict = episode.recovered(verdict, window)
+            verdicts.append(self._verdict)
+            self._return()
+            return
+        told = diagnosis.diagnose(labels.reference, window, self._schema, self._policy.alpha, self._slices)
+        if found:
+            self._scored, self._labelled = Collection(), Collection()
+            if verdict.faults == tuple(found):
+                return
+            self._verdict = episode.faulty(verdict, found, told, window)
+        else:
+            heard = [each.testify(labels.reference, window, self._schema) for each in self._witnesses]
+            self._verdict = episode.diagnosed(verdict, told, window, heard, last=False)
+        verdicts.append(self._verdict)
+
+    def _ask(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
+        """A diagnosis with labels."""
+        labels, window = self._before[1], self._labelled.rows
+        self._asked += 1
+        told = diagnosis.diagnose(labels.reference, window, self._schema, self._policy.alpha, self._slices)
+        heard = [each.testify(labels.reference, window, self._schema) for each in self._witnesses]
+        self._verdict = episode.diagnosed(verdict, told, window, heard, last=self._asked > 1)
+        verdicts.append(self._verdict)
+        if self._verdict.final and not told.changed:
+            self._return()
+
+    def _return(self) -> None:
+        """Go on watching with the references of before the episode."""
+        for watch in self._before:
+            watch.detector.reset()
+        self._features, self._labels = self._before
+        self._settled = True
+        self._begin_gathering()
+
+    def _at_rest(self, which: int, gathered: Collection) -> bool:
+        """Whether both halves of what is gathered look alike; if not, the first is dropped, and gathering goes on."""
+        if self._restless[which] >= RESTLESS:
+            return True
+        rows = gathered.rows
+        half = len(rows) // 2
+        if diagnosis.p_same(rows[:half], rows[half:]) >= REST:
+            return True
+        gathered.drop_first(half)
+        self._restless[which] += 1
+        return False
+
+    def _watch(self, make: _Make, gathered: Collection | None = None) -> _Watch:
+        return _Watch(make, self._schema, self._own if gathered is None else gathered.rows, gathered)
+
+    # --- the changelog
+
+    def changes(self) -> dict[str, bytes | None]:
+        """Records to write to the changelog, in this order, for :meth:`restore`; None is a tombstone."""
+        watches = (*self._before, self._features, self._labels)
+        live = [self._scored, self._labelled]
+        live += [watch.gathered for watch in watches if watch is not None and watch.gathered is not None]
+        found: dict[str, bytes | None] = {}
+        for collection in live:
+            piece = collection.seal(self._next_piece)
+            if piece is not None:
+                found[str(self._next_piece)] = piece
+                self._next_piece += 1
+        needed = {str(number) for collection in live for number in collection.pieces}
+        # The state after the rows that it names, and before those go that it names no more.
+        found[STATE] = msgspec.msgpack.encode(self._state())
+        found |= dict.fromkeys(sorted(self._kept - needed))
+        self._kept = needed
+        return found
+
+    def restore(self, records: Mapping[str, bytes]) -> None:
+        """Go on from what :meth:`changes` gave, of a panel with the same arguments; rows that no state names are let go."""
+        self._kept = {name for name in records if name != STATE}
+        if STATE not in records:
+            return
+        state = msgspec.msgpack.decode(records[STATE], type=_State)
+
+        def collection(pieces: Sequence[int]) -> Collection:
+            return Collection((number, unpack(records[str(number)])) for number in pieces)
+
+        def watch(make: _Make, pieces: _Pieces) -> _Watch:
+            return self._watch(make, None if pieces is None else collection(pieces))
+
+        def going(make: _Make, kept: _Kept | None) -> _Watch | None:
+            if kept is None:
+                return None
+            found = watch(make, kept[0])
+            found.detector.restore(kept[1])
+            found.began = kept[2]
+            return found
+
+        self.offset, self._next_piece = state.offset, state.pieces
+        self._features = going(channels.of_scored, state.features)
+        self._labels = going(channels.of_labelled, state.labels)
+        self._before = (
+            watch(channels.of_scored, state.before[0]),
+            watch(channels.of_labelled, state.before[1]),
+        )
+        self._verdict, self._settled = state.verdict, state.settled
+        if self._settled and self._features is not None and self._labels is not None:
+            self._before = (self._features, self._labels)
+        self._asked, self._restless = state.asked, state.restless
+        self._scored, self._labelled = collection(state.scored), collection(state.labelled)
+
+    def _state(self) -> _State:
+        def pieces(watch: _Watch) -> _Pieces:
+            return None if watch.gathered is None else watch.gathered.pieces
+
+        def kept(watch: _Watch | None) -> _Kept | None:
+            return None if watch is None else (pieces(watch), watch.detector.state(), watch.began)
+
+        return _State(
+            offset=self.offset,
+            pieces=self._next_piece,
+            features=kept(self._features),
+            labels=kept(self._labels),
+            before=(pieces(self._before[0]), pieces(self._before[1])),
+            verdict=self._verdict,
+            settled=self._settled,
+            asked=self._asked,
+            restless=self._restless,
+            scored=self._scored.pieces,
+            labelled=self._labelled.pieces,
+        )
+
+    def status(self) -> Status:
+        """Where the panel stands."""
+        evidence = sum(
+            float(watch.detector.evidence().sum())
+            for watch in (self._features, self._labels)
+            if watch is not None
+        )
+        verdict = self._verdict
+        state: Literal["watching", "diagnosing", "settling"] = "watching"
+        if not self._settled:
+            state = "settling" if verdict is not None and verdict.final else "diagnosing"
+        return Status(
+            state=state,
+            log10_evidence=math.log10(max(evidence, 1.0)),
+            log10_threshold=math.log10(self._policy.threshold),
+            scored=0 if self._features is None else self._features.detector.rows,
+            labelled=0 if self._labels is None else self._labels.detector.rows,
+            kind=None if verdict is None else verdict.kind,
+        )

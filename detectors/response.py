@@ -1,0 +1,109 @@
+"""The response: what a diagnosis calls for, with the reason. The cheapest sound one, see the study in ``docs/drift.md``.
+
+A prior correction is free and works at once under label shift; under covariate shift it hurts, so the fit must hold. A
+model is kept under a covariate shift that it has data for: refitting on a few rows is worse than doing nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detectors.diagnosis import HARMFUL, Diagnosis
+from detectors.verdict import Action, Fault, Kind, Response
+
+OVERLAP = 0.1  # effective share of the reference, below which the model has hardly seen such rows
+
+
+def kind_of(diagnosis: Diagnosis) -> Kind:
+    """The kind that is told: the only one left, mixed if none is, undetermined if several are.
+
+    Before there are labels, a label shift that fits and moves the prior is told although a covariate shift remains.
+    """
+    kinds = diagnosis.kinds
+    if not kinds:
+        return Kind.MIXED
+    if len(kinds) == 1 or (not diagnosis.labelled and kinds[0] is Kind.LABEL):
+        return kinds[0]
+    return Kind.UNDETERMINED
+
+
+def respond(diagnosis: Diagnosis, since: int, *, last: bool) -> Response:
+    """What ``diagnosis`` calls for; ``last`` if no more labels are awaited, ``since`` (ms) when the change came."""
+    action, reason = _choose(diagnosis, last=last)
+    return Response(action, reason, since)
+
+
+def block(faults: Sequence[Fault], since: int) -> Response:
+    """The response to data ``faults``."""
+    named = ", ".join(
+        dict.fromkeys(f"{fault.check} of {fault.column}" if fault.column else fault.check for fault in faults)
+    )
+    reason = (
+        f"the data, not the world, has changed ({named}): a model trained on this would learn the fault; "
+        "correct the producer, then watching goes on"
+    )
+    return Response(Action.BLOCK, reason, since)
+
+
+def _choose(diagnosis: Diagnosis, *, last: bool) -> tuple[Action, str]:
+    kind = kind_of(diagnosis)
+    if kind is Kind.LABEL:
+        return _label(diagnosis)
+    if kind is Kind.COVARIATE:
+        return _covariate(diagnosis)
+    if kind is Kind.CONCEPT:
+        return Action.RETRAIN, "P(Y|X) changed while P(X) stays: what the model has learned no longer holds"
+    if kind is Kind.MIXED:
+        return Action.RETRAIN, "no single kind of drift explains it: P(Y|X), P(X|Y) and P(X) have all changed"
+    return _undetermined(diagnosis) if last else (Action.WAIT, _awaited(diagnosis))
+
+
+def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
+    prior = diagnosis.prior_counted if diagnosis.labelled else diagnosis.prior_fitted
+    assert prior is not None
+    told = "counted" if diagnosis.labelled else "fitted without labels"
+    return Action.CORRECT_PRIOR, (
+        f"P(X|Y) stays and the base rate went from {diagnosis.prior_before:.3f} to {prior.value:.3f} "
+        f"({prior.low:.3f} to {prior.high:.3f}, {told}): correcting the prior needs no training"
+    )
+
+
+def _undetermined(diagnosis: Diagnosis) -> tuple[Action, str]:
+    if not diagnosis.changed:
+        return Action.KEEP, (
+            "no test confirms a change: the alarm may be a false one, or the shift smaller than can be seen with "
+            f"these rows ({diagnosis.smallest_shift:.2f} standard deviations)"
+        )
+    if Kind.COVARIATE in diagnosis.kinds:
+        return (
+            Action.KEEP,
+            "P(Y|X), which the model predicts, is not refuted; compare with the new data from now on",
+        )
+    return Action.RETRAIN, "P(Y|X) changed, and it cannot be told whether by the base rate alone"
+
+
+def _covariate(diagnosis: Diagnosis) -> tuple[Action, str]:
+    if diagnosis.overlap < OVERLAP:
+        return Action.RETRAIN, (
+            f"the decisions lie where the model has hardly any data (overlap {diagnosis.overlap:.2f}), so whether "
+            "P(Y|X) stays cannot be seen either"
+        )
+    if diagnosis.harm is not None and abs(diagnosis.harm) > HARMFUL:
+        return Action.RETRAIN, (
+            f"P(Y|X) is not refuted, but where the decisions lie now the model is off by {abs(diagnosis.harm):.1f} "
+            "standard errors"
+        )
+    known = "P(Y|X) stays" if diagnosis.labelled else "P(X) changed and no mixture of the known classes fits"
+    return (
+        Action.KEEP,
+        f"{known}, and the model has data there (overlap {diagnosis.overlap:.2f}); compare with the new data from now on",
+    )
+
+
+def _awaited(diagnosis: Diagnosis) -> str:
+    if diagnosis.labelled:
+        names = " and ".join(diagnosis.kinds)
+        return f"{names} drift are both possible still; more labels will tell"
+    if not diagnosis.changed:
+        return "P(X) is not refuted, so this is a matter of labels; their windows have to close"
+    return "P(X) changed; whether P(Y|X) stays, labels will tell"
