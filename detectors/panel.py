@@ -13,20 +13,21 @@ A false alarm, and a data fault that has ended, go back to the reference of befo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import channels, diagnosis, episode
+from detectors import diagnosis, episode
+from detectors.channels import of_labelled, of_scored
 from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
 from detectors.faults import faults
 from detectors.rows import Rows, Schema
-from detectors.sequential import EDetector, State
 from detectors.verdict import Kind, Verdict
+from detectors.watch import Kept, Make, Pieces, Watch, loudest, step
 from detectors.witnesses import Witness
 
 FIRST = 300  # scored rows of the first diagnosis
@@ -56,31 +57,14 @@ class Status(msgspec.Struct, frozen=True):
     kind: Kind | None
 
 
-class _Watch:
-    """A detector and the reference that it compares with, which was ``gathered``, or else is the model's own."""
-
-    def __init__(
-        self, make: _Make, schema: Schema, reference: Rows, gathered: Collection | None = None
-    ) -> None:
-        self.reference, self.gathered = reference, gathered
-        self.channels = make(reference, schema)
-        self.detector = EDetector(self.channels.lowest, self.channels.weight / 2)
-        self.began = 0  # ms, the first row's time
-
-
-_Make = Callable[[Rows, Schema], channels.Channels]
-_Pieces = list[int] | None  # of a reference; None: the model's own
-_Kept = tuple[_Pieces, State, int]  # a watch: reference, detector, began
-
-
 class _State(msgspec.Struct):
     """All but the rows."""
 
     offset: int
     pieces: int  # the next one's number
-    features: _Kept | None
-    labels: _Kept | None
-    before: tuple[_Pieces, _Pieces]
+    features: Kept | None
+    labels: Kept | None
+    before: tuple[Pieces, Pieces]
     verdict: Verdict | None
     settled: bool
     asked: int
@@ -103,15 +87,14 @@ class Panel:
     ) -> None:
         self._identity, self._schema, self._policy = identity, schema, policy
         self._witnesses, self._slices = witnesses, slices
-        self._model_reference = reference
         self.offset = -1
         self._next_piece = 0
         self._kept: set[str] = set()  # records that the changelog has
         self._own = reference
         # The watches that go on, and those of before an episode, to go back to.
-        self._before = (self._watch(channels.of_scored), self._watch(channels.of_labelled))
-        self._features: _Watch | None = self._before[0]
-        self._labels: _Watch | None = self._before[1]
+        self._before = (Watch(of_scored, schema, reference), Watch(of_labelled, schema, reference))
+        self._features: Watch | None = self._before[0]
+        self._labels: Watch | None = self._before[1]
         self._verdict: Verdict | None = None  # of the episode that is open or was the last
         self._settled = True  # no episode is open
         self._begin_gathering()
@@ -138,7 +121,7 @@ class Panel:
         """Take in rows until an alarm or until enough are gathered for the next step; returns how many."""
         if not self._settled:
             rows = rows[: self._until_enough(rows)]
-        alarm = self._step(rows, at)
+        alarm = step(self._features, self._labels, rows, at, self._policy.threshold)
         taken = rows if alarm is None else rows[: int(np.searchsorted(at, alarm.offset)) + 1]
         if not self._settled:
             self._gather(taken)
@@ -148,49 +131,12 @@ class Panel:
             self._open(alarm, verdicts)
         return len(taken)
 
-    def _step(self, rows: Rows, at: NDArray[np.int64]) -> Alarm | None:
-        known = ~np.isnan(rows.label)
-        both = [
-            (watch, np.flatnonzero(mine))
-            for watch, mine in ((self._features, ~known), (self._labels, known))
-            if watch is not None
-        ]
-        factors = [watch.detector.factors(watch.channels(rows[mine])) for watch, mine in both]
-        evidence = [float(watch.detector.evidence().sum()) for watch, _ in both]
-        turns = sorted(
-            (row, which, place)
-            for which, (_, mine) in enumerate(both)
-            for place, row in enumerate(mine.tolist())
-        )
-        times = rows.time.tolist()
-        for row, which, place in turns:
-            watch = both[which][0]
-            if not watch.detector.rows:
-                watch.began = times[row]
-            evidence[which] = watch.detector.add(factors[which][place], times[row] - watch.began)
-            if sum(evidence) >= self._policy.threshold:
-                loudest = both[int(np.argmax(evidence))][0]
-                return Alarm(
-                    offset=int(at[row]),
-                    time=times[row],
-                    changed=int(loudest.began + loudest.detector.change()),
-                    monitored=loudest.detector.rows,
-                    evidence=sum(evidence),
-                    threshold=self._policy.threshold,
-                )
-        return None
-
     # --- an episode
 
     def _open(self, alarm: Alarm, verdicts: list[Verdict]) -> None:
         if self._verdict is not None and not self._verdict.final:
             verdicts.append(episode.overtaken(self._verdict))
-        loud = [watch for watch in (self._features, self._labels) if watch is not None]
-        told = episode.channels(
-            [name for watch in loud for name in watch.channels.names],
-            np.concatenate([watch.detector.evidence() for watch in loud]),
-            np.concatenate([watch.detector.levels() for watch in loud]),
-        )
+        told = loudest(self._features, self._labels)
         self._before = (self._features or self._before[0], self._labels or self._before[1])
         self._features = self._labels = None
         self._settled = False
@@ -232,9 +178,9 @@ class Panel:
             (self._later(rows), len(self._labelled), (self._policy.labels, self._settle)),
         ):
             at = np.flatnonzero(mine)
-            for step in steps:
-                if 0 < step - have <= len(at):
-                    limit = min(limit, int(at[step - have - 1]) + 1)
+            for enough in steps:
+                if 0 < enough - have <= len(at):
+                    limit = min(limit, int(at[enough - have - 1]) + 1)
         return limit
 
     def _proceed(self, verdicts: list[Verdict]) -> None:
@@ -248,10 +194,10 @@ class Panel:
         if self._settled or self._faulty:
             return
         if self._features is None and len(self._scored) >= self._settle and self._at_rest(0, self._scored):
-            self._features = self._watch(channels.of_scored, self._scored)
+            self._features = Watch(of_scored, self._schema, self._scored.rows, self._scored)
             self._scored = Collection()
         if self._labels is None and len(self._labelled) >= self._settle and self._at_rest(1, self._labelled):
-            self._labels = self._watch(channels.of_labelled, self._labelled)
+            self._labels = Watch(of_labelled, self._schema, self._labelled.rows, self._labelled)
             self._labelled = Collection()
         if self._features is not None and self._labels is not None:
             self._before = (self._features, self._labels)
@@ -309,9 +255,6 @@ class Panel:
         self._restless[which] += 1
         return False
 
-    def _watch(self, make: _Make, gathered: Collection | None = None) -> _Watch:
-        return _Watch(make, self._schema, self._own if gathered is None else gathered.rows, gathered)
-
     # --- the changelog
 
     def changes(self) -> dict[str, bytes | None]:
@@ -342,23 +285,25 @@ class Panel:
         def collection(pieces: Sequence[int]) -> Collection:
             return Collection((number, unpack(records[str(number)])) for number in pieces)
 
-        def watch(make: _Make, pieces: _Pieces) -> _Watch:
-            return self._watch(make, None if pieces is None else collection(pieces))
+        def watch(make: Make, pieces: Pieces) -> Watch:
+            if pieces is None:
+                return Watch(make, self._schema, self._own)
+            gathered = collection(pieces)
+            return Watch(make, self._schema, gathered.rows, gathered)
 
-        def going(make: _Make, kept: _Kept | None) -> _Watch | None:
+        def going(make: Make, kept: Kept | None) -> Watch | None:
             if kept is None:
                 return None
-            found = watch(make, kept[0])
-            found.detector.restore(kept[1])
-            found.began = kept[2]
+            found = watch(make, kept.pieces)
+            found.resume(kept)
             return found
 
         self.offset, self._next_piece = state.offset, state.pieces
-        self._features = going(channels.of_scored, state.features)
-        self._labels = going(channels.of_labelled, state.labels)
+        self._features = going(of_scored, state.features)
+        self._labels = going(of_labelled, state.labels)
         self._before = (
-            watch(channels.of_scored, state.before[0]),
-            watch(channels.of_labelled, state.before[1]),
+            watch(of_scored, state.before[0]),
+            watch(of_labelled, state.before[1]),
         )
         self._verdict, self._settled = state.verdict, state.settled
         if self._settled and self._features is not None and self._labels is not None:
@@ -367,18 +312,12 @@ class Panel:
         self._scored, self._labelled = collection(state.scored), collection(state.labelled)
 
     def _state(self) -> _State:
-        def pieces(watch: _Watch) -> _Pieces:
-            return None if watch.gathered is None else watch.gathered.pieces
-
-        def kept(watch: _Watch | None) -> _Kept | None:
-            return None if watch is None else (pieces(watch), watch.detector.state(), watch.began)
-
         return _State(
             offset=self.offset,
             pieces=self._next_piece,
-            features=kept(self._features),
-            labels=kept(self._labels),
-            before=(pieces(self._before[0]), pieces(self._before[1])),
+            features=None if self._features is None else self._features.kept(),
+            labels=None if self._labels is None else self._labels.kept(),
+            before=(self._before[0].pieces, self._before[1].pieces),
             verdict=self._verdict,
             settled=self._settled,
             asked=self._asked,

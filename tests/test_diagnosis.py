@@ -1,0 +1,144 @@
+"""The diagnosis: each kind of drift is told from the others, with what supports it, and nothing from too little."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detectors.diagnosis import Diagnosis, diagnose, p_same
+from detectors.response import kind_of, respond
+from detectors.rows import Rows, Schema, rows_of
+from detectors.verdict import Action, Kind
+from tests.worlds import SCHEMA, World, unlabelled
+
+REFERENCE = World().draw(4000, 1)
+TRUTHS = {
+    Kind.COVARIATE: World(shift=0.6, plans=(0.4, 0.3, 0.3)),
+    Kind.LABEL: World(prior=0.65),
+    Kind.CONCEPT: World(turned=0.6),
+}
+
+
+def told(world: World, rows: int = 1000, seed: int = 2, *, labels: bool = True) -> Diagnosis:
+    """The diagnosis of a window of ``world``."""
+    window = world.draw(rows, seed)
+    return diagnose(REFERENCE, window if labels else unlabelled(window), SCHEMA, 0.01, ("plan",))
+
+
+@pytest.mark.parametrize("kind", TRUTHS)
+def test_each_kind_is_told_from_the_others(kind: Kind) -> None:
+    """Of ten windows of 1000 rows, nine or more leave the true kind alone."""
+    found = [told(TRUTHS[kind], seed=seed).kinds for seed in range(10)]
+    assert sum(kinds == (kind,) for kinds in found) >= 9
+
+
+def test_two_drifts_at_once_are_mixed() -> None:
+    """When columns, and the label given them, change together, no single kind is left."""
+    found = told(World(shift=0.8, turned=1.0))
+    assert (found.kinds, kind_of(found)) == ((), Kind.MIXED)
+    assert respond(found, 0, last=True).action is Action.RETRAIN
+
+
+def test_no_change_is_not_called_one() -> None:
+    """A window of the same world leaves all kinds, and the answer to what may be a false alarm is to keep the model."""
+    found = told(World())
+    assert not found.changed
+    assert respond(found, 0, last=True).action is Action.KEEP
+    assert respond(found, 0, last=False).action is Action.WAIT
+
+
+def test_the_true_kind_is_refuted_as_rarely_as_promised() -> None:
+    """In 60 windows of label shift, the label's p-value is below .05 in no more than 7: level, not power."""
+    found = [told(World(prior=0.6), rows=500, seed=seed).invariances.label for seed in range(60)]
+    assert sum(p is not None and p < 0.05 for p in found) <= 7
+
+
+def test_a_label_shift_is_told_without_labels() -> None:
+    """The fit holds, the prior that it finds covers the true one, and correcting it is called for."""
+    found = told(TRUTHS[Kind.LABEL], labels=False)
+    assert kind_of(found) is Kind.LABEL
+    assert found.prior_fitted is not None
+    assert found.prior_fitted.low < 0.65 < found.prior_fitted.high
+    assert respond(found, 0, last=False).action is Action.CORRECT_PRIOR
+
+
+def test_a_covariate_shift_is_told_without_labels() -> None:
+    """Columns that no mixture of the known classes explains: the label shift's fit is refused."""
+    found = told(TRUTHS[Kind.COVARIATE], labels=False)
+    assert found.kinds == (Kind.COVARIATE,)
+    assert respond(found, 0, last=False).action is Action.KEEP
+
+
+def test_a_concept_drift_cannot_be_told_without_labels() -> None:
+    """Where P(X) stays, waiting for labels is all there is to do."""
+    found = told(TRUTHS[Kind.CONCEPT], labels=False)
+    assert kind_of(found) is Kind.UNDETERMINED
+    assert respond(found, 0, last=False).action is Action.WAIT
+
+
+def test_rows_where_the_model_has_none_are_said_to_be_that() -> None:
+    """Without overlap P(Y|X) cannot be compared, so the model is not trusted there."""
+    found = told(World(shift=8))
+    assert found.overlap < 0.1
+    assert respond(found, 0, last=True).action is Action.RETRAIN
+
+
+def test_effects_name_what_moved_and_by_how_much() -> None:
+    """The column that moved comes first, with its shift in standard deviations; slices have their shares."""
+    found = told(TRUTHS[Kind.COVARIATE])
+    assert found.effects[0].column in {"a", "plan"}
+    shift = next(each.shift for each in found.effects if each.column == "a")
+    assert shift == pytest.approx(0.6, abs=0.1)
+    gold = next(each for each in found.slices if each.value == "gold")
+    assert gold.share_before == pytest.approx(0.1, abs=0.03)
+    assert gold.share == pytest.approx(0.3, abs=0.05)
+
+
+def test_missing_values_are_an_effect() -> None:
+    """A column that loses values shows the share before and now."""
+    found = told(World(missing=0.5))
+    effect = next(each for each in found.effects if each.column == "b")
+    assert effect.missing_before == pytest.approx(0.05, abs=0.02)
+    assert effect.missing == pytest.approx(0.5, abs=0.05)
+
+
+def test_the_counted_prior_has_an_interval() -> None:
+    """It covers the true base rate."""
+    prior = told(TRUTHS[Kind.LABEL]).prior_counted
+    assert prior is not None
+    assert prior.low < 0.65 < prior.high
+
+
+def test_what_could_not_have_been_seen_shrinks_with_more_rows() -> None:
+    """Four times the rows see about half the shift."""
+    few, many = told(World(), rows=250), told(World(), rows=1000)
+    assert few.smallest_shift > 1.6 * many.smallest_shift
+    assert few.smallest_prior is not None
+    assert many.smallest_prior is not None
+    assert few.smallest_prior > many.smallest_prior
+
+
+def test_one_class_alone_in_the_window_is_no_obstacle() -> None:
+    """A window without a single positive label is diagnosed; it is no covariate shift."""
+    found = told(World(prior=1e-9))
+    assert Kind.COVARIATE not in found.kinds
+
+
+def test_constant_and_wholly_missing_columns_are_no_obstacle() -> None:
+    """Columns that say nothing neither fail nor accuse."""
+
+    def rows(seed: int) -> Rows:
+        draw = np.random.default_rng(seed)
+        x = draw.normal(size=(800, 1))
+        columns = np.concatenate([x, np.ones((800, 1)), np.full((800, 1), np.nan)], axis=1)
+        score = 1 / (1 + np.exp(-x[:, 0]))
+        return rows_of(columns, score, (draw.random(800) < score).astype(np.float64))
+
+    assert not diagnose(rows(1), rows(2), Schema(("x", "one", "none")), 0.01).changed
+
+
+def test_halves_of_one_world_are_the_same_and_of_two_are_not() -> None:
+    """The check that gathered rows are at rest sees a change of the label alone, too."""
+    world, other = World().draw(1000, 5), World(turned=1.0).draw(1000, 6)
+    assert p_same(world[:500], world[500:]) > 0.05
+    assert p_same(world, other) < 0.01
