@@ -79,6 +79,17 @@ def _scorer(model: Path, declared: Any) -> Any:
     return scorer
 
 
+def _monitor(declared: Any, bundles: tuple[Any, ...]) -> Any:
+    """What makes a monitor of ``bundles``."""
+    from detectors import models
+    from model.bundle import BundleError
+
+    try:
+        return models.maker(declared, bundles)
+    except BundleError as error:
+        _stop(error)
+
+
 def _takes_files(folder: Path) -> None:
     """Stop unless a file can be made in ``folder``; none is left there."""
     import tempfile
@@ -136,7 +147,7 @@ def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     from stream import app as stream_app
 
     try:
-        partitions = topics.check(settings, stream_app.changelog_name(settings.engine.id))
+        partitions = topics.check(settings)
     except topics.TopicError as error:
         _stop(error)
     scorer = None if model is None else _scorer(model, declared)
@@ -166,6 +177,56 @@ def sink(usecase: Path, settings: Any) -> None:
         _stop(error, 1)
 
 
+@cli.command(cls=_Configured, groups=("kafka", "topics", "engine", "monitor"))
+@click.argument("usecase", type=EXISTING)
+@click.option(
+    "--model",
+    "models",
+    type=FOLDER,
+    multiple=True,
+    required=True,
+    help="bundle of a model to watch; repeat it",
+)
+def monitor(usecase: Path, models: tuple[Path, ...], settings: Any) -> None:
+    """Watch models for drift and write verdicts to the drift topic. Start a second one to stand by."""
+    declared = _usecase(usecase)
+    from deploy import metrics
+    from detectors import app
+
+    try:
+        app.check(settings)
+    except app.MonitorError as error:
+        _stop(error)
+    make = _monitor(declared, models)
+    if settings.monitor.metrics_port:
+        metrics.serve(settings.monitor.metrics_port)
+    try:
+        app.run(app.MonitorProcess(settings, make, lambda line: click.echo(f"{declared.name}: {line}")))
+    except app.MonitorError as error:
+        _stop(error, 1)
+
+
+@cli.command(cls=_Configured, groups=("kafka", "topics"))
+@click.argument("verdict", metavar="[ID]", required=False)
+@click.option(
+    "--from",
+    "file",
+    type=EXISTING,
+    help="read the verdicts of this file (JSON Lines), not of the drift topic",
+)
+@click.option("--json", "as_json", is_flag=True, help="print the newest revision of each as JSON Lines")
+def drift(verdict: str | None, file: Path | None, as_json: bool, settings: Any) -> None:
+    """List the verdicts on drift, or explain the one whose id is ID, or begins or ends with it."""
+    from deploy.consumer import ConsumerError
+    from detectors import view
+
+    try:
+        found = view.from_topic(settings) if file is None else view.from_file(file)
+        view.show(found, verdict, as_json=as_json)
+    except (view.ViewError, ConsumerError) as error:
+        _stop(error)
+
+
 @cli.command()
 @click.argument("url")
 def compact(url: str) -> None:
@@ -190,19 +251,19 @@ def compact(url: str) -> None:
 
 @cli.command(cls=_Configured, groups=("kafka", "topics", "engine"))
 def topics(settings: Any) -> None:
-    """Create the topics that are missing, with matching partitions; the changelog is compacted."""
+    """Create the topics that are missing, with matching partitions; the changelogs are compacted."""
     from deploy import topics as deployed
-    from stream.app import changelog_name
 
-    changelog = changelog_name(settings.engine.id)
     try:
-        created = deployed.create(settings, changelog)
-        count = deployed.check(settings, changelog)
+        created = deployed.create(settings)
+        deployed.check(settings)
+        counts = deployed.partition_counts(settings)
     except deployed.TopicError as error:
         _stop(error)
-    for plan in deployed.plans(settings, changelog):
+    for plan in deployed.plans(settings):
         state = "created" if plan.name in created else "there already"
-        click.echo(f"{plan.name}: {count} partitions, {state}")
+        count = counts[plan.name]
+        click.echo(f"{plan.name}: {count} partition{'s' if count > 1 else ''}, {state}")
 
 
 @cli.command(cls=_Configured, groups=("kafka", "topics"))
@@ -268,6 +329,9 @@ def produce(files: tuple[Path, ...], rate: float, settings: Any) -> None:
 @click.option("--append", is_flag=True, help="add to the examples that the log holds already")
 @click.option("--scores", type=NEW, help="write the scores records to this file (JSON Lines)")
 @click.option("--summary", type=NEW, help="write the summary to this file (JSON)")
+@click.option(
+    "--drift", type=NEW, help="watch --model for drift and write the verdicts to this file (JSON Lines)"
+)
 def replay(
     usecase: Path,
     files: tuple[Path, ...],
@@ -276,26 +340,35 @@ def replay(
     append: bool,
     scores: Path | None,
     summary: Path | None,
+    drift: Path | None,
     settings: Any,
 ) -> None:
     """Run the events of EVENTS (JSON Lines, may be gzipped) through the engine in order of event time, without Kafka.
 
-    The same events give the same scores and examples as through Kafka. For backtests and for training sets.
+    The same events give the same scores, examples and verdicts as through Kafka. For backtests and for training sets.
     """
     declared = _usecase(usecase)
+    import contextlib
+
+    from detectors.offline import Offline
     from model.example_log import ExampleLogError
     from stream import backtest
     from stream.engine import TooManyBadRecords
     from stream.files import EventFileError
 
+    if drift is not None and model is None:
+        _stop("--drift watches a model; name its bundle with --model")
     scorer = None if model is None else _scorer(model, declared)
-    for path in (scores, summary):
+    for path in (scores, summary, drift):
         if path is not None and not path.exists():
             _takes_files(path.parent)
+    watched = None if drift is None else Offline(_monitor(declared, (model,))(), drift)
     examples = None if log is None else _new_log(log, append=append)
-    outputs = backtest.Outputs(examples=examples, scores=scores, summary=summary)
+    watch = None if watched is None else watched.watch
+    outputs = backtest.Outputs(examples=examples, scores=scores, summary=summary, watch=watch)
     try:
-        backtest.run(declared, settings.events, scorer, files, outputs)
+        with watched or contextlib.nullcontext():
+            backtest.run(declared, settings.events, scorer, files, outputs)
     except EventFileError as error:
         _stop(error)
     except TooManyBadRecords as error:
@@ -303,6 +376,8 @@ def replay(
         _stop(f"{error}{f'. What came before them may stand in {kept}' if kept else ''}", 1)
     except (ExampleLogError, OSError) as error:
         _stop(error, 1)
+    if watched is not None:
+        watched.show()
 
 
 @cli.command(cls=_Configured, groups=("events",))

@@ -63,7 +63,15 @@ UNTRACKED = Counter(
 )
 OPEN = Gauge("eddyline_open_decisions", "Decisions held here whose window is open.")
 HELD = Gauge("eddyline_held_outcomes", "Outcomes held here for decisions that may arrive after them.")
-OPEN_BYTES = Gauge("eddyline_open_bytes", "Bytes of the open decisions and held outcomes here, about.")
+OPEN_BYTES = Gauge("eddyline_open_bytes", "Bytes of what waits here and of the sample's users, about.")
+SAMPLES = Counter(
+    "eddyline_samples_total",
+    "Records for the drift monitor: monitored decisions, scored or matured.",
+    ["kind"],
+)
+SAMPLED_SHARE = Gauge(
+    "eddyline_sampled_share", "Share of users whose decisions are monitored now, mean of the partitions here."
+)
 _COHORT = ["model", "slice", "value"]
 CLOSED = Counter(
     "eddyline_closed_decisions_total",
@@ -97,6 +105,43 @@ LOG_BUFFERED = Gauge("eddyline_log_buffered_rows", "Examples read and not yet wr
 LOG_MERGED = Counter("eddyline_log_merged_files_total", "Small files that a compaction made one of.")
 LOG_COMPACTION_FAILURES = Counter(
     "eddyline_log_compaction_failures_total", "Compactions that failed; their files stay as they are."
+)
+
+MONITOR_WATCHING = Gauge("eddyline_monitor_watching", "1 where the samples are watched, 0 in a standby.")
+MONITORED = Counter(
+    "eddyline_monitor_samples_total",
+    "Samples read, by kind: scored, matured, repeated (and not watched again), or of an unknown-model.",
+    ["kind"],
+)
+MONITOR_LATEST = Gauge(
+    "eddyline_monitor_latest_decision_timestamp_seconds",
+    "Event time of the latest decision watched, Unix time.",
+)
+UNWATCHED = Counter(
+    "eddyline_monitor_unwatched_total",
+    "Samples whose value of a slice is too rare in the reference to be watched on its own.",
+    ["model", "slice"],
+)
+VERDICTS = Counter(
+    "eddyline_drift_verdicts_total",
+    "Verdicts written, each revision of an episode and what a crash repeats.",
+    ["model", "kind", "action"],
+)
+EVIDENCE = Gauge(
+    "eddyline_drift_evidence_log10",
+    "Evidence of a change, by model version, and by slice and value (empty: all); an alarm is raised at the threshold.",
+    _COHORT,
+)
+EVIDENCE_THRESHOLD = Gauge("eddyline_drift_threshold_log10", "That threshold.", _COHORT)
+DRIFT_STATE = Gauge(
+    "eddyline_drift_state",
+    "0 watching, 1 diagnosing an alarm, 2 settling: gathering what to compare with from now on.",
+    _COHORT,
+)
+DRIFT_OPEN = Gauge(
+    "eddyline_drift_open",
+    "1 while the episode is open whose latest verdict is of this kind.",
+    [*_COHORT, "kind"],
 )
 
 

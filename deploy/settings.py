@@ -68,13 +68,20 @@ class Topics(_Group, frozen=True):
     dead_letters: Annotated[str, Meta(description="records that cannot be used, with the reason")] = (
         "dead-letters"
     )
+    samples: Annotated[
+        str, Meta(description="the decisions that the drift monitor is shown, as scored and with their label")
+    ] = "samples"
+    drift: Annotated[str, Meta(description="what the drift monitor found")] = "drift"
     partitions: Annotated[
         int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")
     ] = 8
     replication: Annotated[int, Meta(ge=1, description="copies of every record")] = 1
     retention_h: Annotated[
-        float, Meta(gt=0, description="hours to keep scores, examples and dead letters")
+        float, Meta(gt=0, description="hours to keep scores, examples, samples and dead letters")
     ] = 168.0
+    drift_retention_d: Annotated[
+        float, Meta(gt=0, description="days to keep what the drift monitor found")
+    ] = 90.0
 
 
 class Engine(_Group, frozen=True):
@@ -154,6 +161,20 @@ class Sink(_Group, frozen=True):
     ] = 0
 
 
+class Monitor(_Group, frozen=True):
+    """The drift monitor."""
+
+    commit_interval_s: Annotated[
+        float,
+        Meta(
+            gt=0, description="seconds between the drift monitor's checkpoints; a verdict makes one at once"
+        ),
+    ] = 1.0
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics on loopback; 0: none")
+    ] = 0
+
+
 class Settings(_Group, frozen=True):
     """All settings, by group."""
 
@@ -162,6 +183,7 @@ class Settings(_Group, frozen=True):
     engine: Engine = Engine()
     events: Events = Events()
     sink: Sink = Sink()
+    monitor: Monitor = Monitor()
 
 
 def fields() -> Iterator[tuple[str, str, str, Any]]:

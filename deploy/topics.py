@@ -19,17 +19,29 @@ class TopicError(RuntimeError):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """A topic as it should be."""
+    """A topic as it should be; those keyed by user have as many partitions as one another."""
 
     name: str
     partitions: int
     config: dict[str, str]
+    by_user: bool = True
 
 
-def plans(settings: Settings, changelog: str) -> list[Plan]:
-    """The topics of one engine; all keyed by user, with as many partitions as one another."""
-    topics = settings.topics
+def state_changelog(engine_id: str) -> str:
+    """The topic that profiles and open decisions are kept in, of the engine ``engine_id``."""
+    return f"{engine_id}-state-changelog"
+
+
+def monitor_changelog(engine_id: str) -> str:
+    """The topic that the drift monitor's state is kept in, of the engine ``engine_id``."""
+    return f"{engine_id}-monitor-changelog"
+
+
+def plans(settings: Settings) -> list[Plan]:
+    """The topics of one engine."""
+    topics, engine = settings.topics, settings.engine
     kept = {"retention.ms": str(int(topics.retention_h * 3_600_000))}
+    found = {"cleanup.policy": "delete", "retention.ms": str(int(topics.drift_retention_d * 86_400_000))}
     compacted = {
         "cleanup.policy": "compact",
         # Restoring reads what compaction has not yet removed: small segments keep that near one row a user.
@@ -41,24 +53,29 @@ def plans(settings: Settings, changelog: str) -> list[Plan]:
         Plan(topics.scores, topics.partitions, kept),
         Plan(topics.examples, topics.partitions, kept),
         Plan(topics.dead_letters, topics.partitions, kept),
-        Plan(changelog, topics.partitions, compacted),
+        Plan(state_changelog(engine.id), topics.partitions, compacted),
+        # The monitor compares what follows with what came before, over all users: it needs one order of all samples,
+        # and only one partition has that. They are few: `samples` of the use case's [drift] a block.
+        Plan(topics.samples, 1, kept, by_user=False),
+        Plan(topics.drift, 1, found, by_user=False),
+        Plan(monitor_changelog(engine.id), 1, compacted, by_user=False),
     ]
 
 
-def create(settings: Settings, changelog: str) -> list[str]:
+def create(settings: Settings) -> list[str]:
     """Create what is missing and return its names; raises :class:`TopicError` when a broker refuses."""
     admin = AdminClient(kafka_client(settings.kafka))
     present = partition_counts(settings)
-    # An events topic that is already there decides how many partitions the others get.
+    # An events topic that is already there decides how many partitions the others that are keyed by user get.
     count = present.get(settings.topics.events)
     missing = [
         NewTopic(
             plan.name,
-            num_partitions=count or plan.partitions,
+            num_partitions=count if count and plan.by_user else plan.partitions,
             replication_factor=settings.topics.replication,
             config=plan.config,
         )
-        for plan in plans(settings, changelog)
+        for plan in plans(settings)
         if plan.name not in present
     ]
     if not missing:
@@ -79,11 +96,14 @@ def partition_counts(settings: Settings) -> dict[str, int]:
     return {name: len(topic.partitions) for name, topic in metadata.topics.items() if topic.error is None}
 
 
-def check(settings: Settings, changelog: str) -> int:
-    """The number of partitions that all the engine's topics have; raises :class:`TopicError` if they do not."""
+def check(settings: Settings) -> int:
+    """The number of partitions that all topics keyed by user have; raises :class:`TopicError` if they have not.
+
+    Of the others a worker needs the samples' alone, whose first partition it writes to.
+    """
     present = partition_counts(settings)
-    needed = [plan.name for plan in plans(settings, changelog)]
-    missing = [name for name in needed if name not in present]
+    needed = [plan.name for plan in plans(settings) if plan.by_user]
+    missing = [name for name in (*needed, settings.topics.samples) if name not in present]
     if missing:
         raise TopicError(f"there is no topic {', '.join(missing)}; create it with `eddyline topics`")
     count = present[settings.topics.events]

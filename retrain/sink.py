@@ -5,7 +5,6 @@ in no other order: a crash at any moment repeats examples, which readers of the 
 never loses one. When to write is decided by :mod:`retrain.buffer`.
 """
 
-# ruff: noqa: SLF001 — librdkafka's own error codes begin with an underscore
 from __future__ import annotations
 
 import datetime as dt
@@ -14,42 +13,19 @@ import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics, topics
+from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member
 from deploy.dead_letters import DeadLetterError, DeadLetters
-from deploy.settings import Settings, kafka_client
+from deploy.settings import Settings
 from model.example_log import ExampleLog, ExampleLogError
 from model.examples import Example, ExamplesError, decode, table_of
 from model.features import FeatureSpec
 from retrain.buffer import Buffer
 
 FETCHED = 1000  # records of one call: few enough that a signal is heard soon
-POLL_S = 0.5  # longest wait for records, and so until a signal is heard when there are none
 REASON = "not-an-example"
-
-# A rebalance has given the partitions away, or is about to: whoever has them next reads what was not committed.
-FENCED = {
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError._ASSIGNMENT_LOST,
-}
-# What a broker's restart or a new leader brings; the client tries again by itself, or we do.
-PASSING = {
-    KafkaError._ALL_BROKERS_DOWN,
-    KafkaError._TIMED_OUT,
-    KafkaError._TRANSPORT,
-    KafkaError._WAIT_COORD,
-    KafkaError._MAX_POLL_EXCEEDED,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.REQUEST_TIMED_OUT,
-}
 
 log = logging.getLogger(__name__)
 
@@ -69,20 +45,9 @@ class Sink:
         self._records = self._bad = 0  # of the window over which the share of bad records is taken
         self._mine: set[int] = set()
         self._unknown: set[str] = set()
-        self._unreachable_since: float | None = None
         self._stopped = False
-        self._consumer = Consumer(
-            kafka_client(settings.kafka)
-            | {
-                "group.id": group(settings),
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "session.timeout.ms": int(settings.kafka.session_timeout_s * 1000),
-                "heartbeat.interval.ms": max(1, int(settings.kafka.session_timeout_s * 1000 / 3)),
-                "error_cb": self._on_error,
-                "log_level": 0,
-            }
-        )
+        self._reachability = Reachability(settings.kafka, self._topic)
+        self._consumer = Consumer(member(settings.kafka, group(settings), self._reachability.on_error))
 
     def stop(self, *_: object) -> None:
         """Let :meth:`run` return once what was read is written and committed. A signal handler."""
@@ -99,12 +64,14 @@ class Sink:
                 if self._buffer.due(time.monotonic()):
                     self._compact(self._flush())
                 metrics.LOG_BUFFERED.set(len(self._buffer))
-                self._check_reachable()
+                self._reachability.check(self._consumer)
             self._flush()
         except (ExampleLogError, DeadLetterError, KafkaException) as error:
             raise SinkError(
                 f"{error}. Nothing of this was committed: start again, and it is read again"
             ) from error
+        except ConsumerError as error:
+            raise SinkError(str(error)) from error
         finally:
             self._buffer.drop(set(self._mine))
             self._consumer.close()
@@ -130,7 +97,7 @@ class Sink:
                 self._refuse(message, str(error))
             self._buffer.add(partition, offset, example, now)
         if messages:
-            self._unreachable_since = None
+            self._reachability.heard()
 
     def _refuse(self, message: Message, detail: str) -> None:
         limits = self._settings.events
@@ -163,27 +130,11 @@ class Sink:
         return dates
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
-        wanted = [TopicPartition(self._topic, partition, offset) for partition, offset in offsets.items()]
-        deadline = time.monotonic() + self._settings.kafka.delivery_timeout_s
-        while True:
-            try:
-                committed = self._consumer.commit(offsets=wanted, asynchronous=False)
-                error = next((each.error for each in committed if each.error is not None), None)
-            except KafkaException as failed:
-                error = failed.args[0]
-            if error is None:
-                return
-            if error.code() in FENCED:
-                log.warning(
-                    "offsets %s belong to another now, who writes these examples again: %s", offsets, error
-                )
-                return
-            if error.code() not in PASSING or time.monotonic() > deadline:
-                raise SinkError(
-                    f"offsets {dict(offsets)} of {self._topic} were not committed: {error}. Start again; what is in the log twice "
-                    "then is recognised by its id"
-                )
-            time.sleep(POLL_S)
+        lost = commit(self._consumer, self._topic, offsets, self._settings.kafka.delivery_timeout_s)
+        if lost is not None:
+            log.warning(
+                "offsets %s belong to another now, who writes these examples again: %s", offsets, lost
+            )
 
     def _compact(self, dates: Iterable[dt.date]) -> None:
         """Merge the small files of dates that have too many; what goes wrong here costs nothing but time."""
@@ -210,25 +161,6 @@ class Sink:
         )
         self._buffer.drop(each.partition for each in partitions)
         self._mine = set()
-
-    def _on_error(self, error: KafkaError) -> None:
-        if error.code() == KafkaError._ALL_BROKERS_DOWN and self._unreachable_since is None:
-            self._unreachable_since = time.monotonic()
-
-    def _check_reachable(self) -> None:
-        since, kafka = self._unreachable_since, self._settings.kafka
-        if since is None:
-            return
-        try:
-            self._consumer.list_topics(self._topic, timeout=1.0)
-            self._unreachable_since = None
-        except KafkaException as error:
-            if time.monotonic() - since > kafka.delivery_timeout_s:
-                raise SinkError(
-                    f"no broker of kafka.bootstrap_servers = {kafka.bootstrap_servers} has answered for "
-                    f"kafka.delivery_timeout_s = {kafka.delivery_timeout_s:g} ({error.args[0]}); start again when one does: "
-                    "nothing is lost"
-                ) from error
 
     def _warn_of_unknown(self, examples: Sequence[Example]) -> None:
         known = {*self._spec.numeric, *(category.name for category in self._spec.categorical)}

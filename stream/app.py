@@ -1,8 +1,9 @@
 """The worker: Faust feeds the engine from Kafka, and what comes out is written in an order that loses nothing.
 
-For each run of a partition: scores, examples and dead letters are written and acknowledged first, then the changelog,
-then the source offset may be committed. A crash at any moment repeats a decision or an example at most; it never skips
-one, because what says that an event is folded and joined is only ever written after that event's score and examples.
+For each run of a partition: scores, examples, samples and dead letters are written and acknowledged first, then the
+changelog, then the source offset may be committed. A crash at any moment repeats a decision, an example or a sample at
+most; it never skips one, because what says that an event is folded and joined is only ever written after that event's
+score, examples and samples.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import itertools
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,6 +24,7 @@ from faust.types.auth import CredentialsT
 from deploy import metrics
 from deploy.dead_letters import Headers, dead_letter
 from deploy.settings import Settings, password, ssl_context
+from deploy.topics import state_changelog
 from model.usecase import UseCase
 from stream import transport
 from stream.engine import Engine, Processed
@@ -35,11 +38,6 @@ SWEEP_S = 60.0  # seconds between evictions
 
 NO_HEADERS: Headers = []
 log = logging.getLogger(__name__)
-
-
-def changelog_name(engine_id: str) -> str:
-    """The topic that profiles and open decisions are kept in, of the engine ``engine_id``."""
-    return f"{engine_id}-state-changelog"
 
 
 class App(faust.App):
@@ -83,7 +81,7 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
         # A standby would hold every profile a second time; restoring reads several 100 000 a second.
         table_standby_replicas=0,
     )
-    changelog = changelog_name(engine.id)
+    changelog = state_changelog(engine.id)
     app.run_topics = frozenset({topics.events, changelog})
     app.run_records, app.run_wait_s = engine.batch_records, engine.batch_wait_ms / 1000
     table = StateTable(
@@ -104,8 +102,9 @@ class Worker:
     ) -> None:
         self._app, self._table, self._engine, self._topics = app, table, engine, settings.topics
         self._telemetry = telemetry
-        self._changelog = changelog_name(settings.engine.id)
+        self._changelog = state_changelog(settings.engine.id)
         self._rows_sent: dict[int, asyncio.Task[None]] = {}  # by partition, the last run's
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by partition
         self._failures = 0
 
     @property
@@ -149,11 +148,17 @@ class Worker:
         """Write one run's results; ``before`` is the previous run's of the same partition."""
         partition, joined = message.partition, processed.joined
         users = [score.user.encode() for score in processed.scores]
-        first = await self._send(self._topics.scores, partition, users, processed.values)
-        first += await self._send(self._topics.examples, partition, joined.users, joined.examples)
-        first += await self._send(
-            self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
-        )
+        # Runs take turns until the producer has their records, which then keep their order: the first run, for one,
+        # waits for the topics' metadata, and the second would overtake it.
+        async with self._turns[partition]:
+            first = await self._send(self._topics.scores, partition, users, processed.values)
+            first += await self._send(self._topics.examples, partition, joined.users, joined.examples)
+            # Whatever partition the run is of: the monitor needs one order.
+            no_keys = [None] * len(joined.samples)
+            first += await self._send(self._topics.samples, 0, no_keys, joined.samples)
+            first += await self._send(
+                self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
+            )
         await asyncio.gather(*first)
         self._telemetry.written(processed, time.time())
         if before is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,11 +25,12 @@ FLUSH_EXAMPLES = 500_000  # examples held before they are written, about 1.5 kB 
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    """Where a backtest writes; None: nowhere."""
+    """Where a backtest writes, and who is shown its samples, those of a chunk at a time; None: nowhere."""
 
     examples: ExampleLog | None = None
     scores: Path | None = None
     summary: Path | None = None
+    watch: Callable[[Sequence[bytes]], None] | None = None
 
 
 def run(
@@ -50,7 +51,7 @@ def run(
         task = progress.add_task("replaying", total=sum(each.events for each in surveys))
         results = replay.run(merged(surveys), int(time.time() * 1000))
         with _opened(outputs.scores) as scores:
-            _write(usecase, _told(results, tally, progress, task), outputs.examples, scores)
+            _write(usecase, _told(results, tally, progress, task), outputs, scores)
     summary = tally.summary()
     _show(console, summary, time.monotonic() - began)
     if outputs.summary is not None:
@@ -76,14 +77,15 @@ def _told(
         yield processed
 
 
-def _write(
-    usecase: UseCase, results: Iterator[Processed], log: ExampleLog | None, scores: BinaryIO | None
-) -> None:
+def _write(usecase: UseCase, results: Iterator[Processed], outputs: Outputs, scores: BinaryIO | None) -> None:
+    log, watch = outputs.examples, outputs.watch
     held: list[Processed] = []
     count = flushes = 0
     for processed in results:
         if scores is not None:
             scores.writelines(value + b"\n" for value in processed.values)
+        if watch is not None and processed.joined.samples:
+            watch(processed.joined.samples)
         if log is not None and processed.joined.examples:
             held.append(processed)
             count += len(processed.joined.examples)
@@ -106,6 +108,8 @@ def _show(console: Console, summary: Summary, seconds: float) -> None:
         f"open{f'; untracked: {untracked}' if untracked else ''}\n"
         f"outcomes: {outcomes}"
     )
+    if summary.samples:
+        console.print(f"samples: {summary.samples:,}, {summary.matured_samples:,} of them matured")
     table = Table("month", "model", "decisions", "base rate", "AUC", "log-loss", "calibration error")
     for cohort in summary.quality:
         if not cohort.slice:

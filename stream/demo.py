@@ -32,7 +32,6 @@ from deploy.broker import EmbeddedBroker
 from deploy.settings import Engine, Events, Kafka, Settings
 from deploy.topics import plans
 from model.usecase import UseCase
-from stream.app import changelog_name
 from stream.files import key_of, lines, merged, survey
 from stream.producer import EventProducer
 from stream.replay import Replay, examples_of
@@ -168,7 +167,7 @@ def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, i
     settings = Settings(
         kafka=Kafka(bootstrap_servers=broker.bootstrap_servers), engine=Engine(id="demo", metrics_port=port)
     )
-    broker.create([plan.name for plan in plans(settings, changelog_name("demo"))])
+    broker.create([plan.name for plan in plans(settings)])
     log = directory / "worker.log"
     command = [
         sys.executable,

@@ -7,18 +7,24 @@ partition's events alone, never on how they were batched, so a replay after a cr
 A decision is positive as soon as its weightiest outcome has happened within its window, negative once the watermark
 has passed the window's end by the decision's ``lateness``, and nothing before.
 
+Of the decisions that are tracked, :mod:`stream.sampling` chooses those that the drift monitor is shown: once as they are
+scored, and once more with their label when their window has closed. Not sooner, even if the label is known: among the
+labels known early there are positives alone.
+
 Pending decisions live in the state changelog beside the profiles, under keys that no user can have:
 
 =========================  ======================================================================
 ``ff 64`` (d), decision id  an :class:`~stream.pending.Open` decision; a tombstone once its window is over
 ``ff 6f`` (o), event id     a :class:`~stream.pending.Held` outcome; a tombstone once it is let go
-``ff 6d`` (m)               the :class:`~stream.pending.Mark`: the last offset joined, and the watermark there
+``ff 73`` (s), block:point  a user that the sample has seen in that block; a tombstone once it is forgotten
+``ff 6d`` (m)               the :class:`~stream.pending.Mark`: the last offset joined, the watermark and blocks there
 =========================  ======================================================================
 
 A run's changes stand before its mark, and its mark before its profile rows. So a row that says an event is folded
 proves that its join is kept, and what a crash cuts off is joined again, from the mark on, to the same result. Only the
 tombstones of held outcomes follow the mark: without them what is joined again might miss one, with them left over the
-clock lets it go again.
+clock lets it go again. So do, for the same reason, those of the sample's users. That users are seen is written after the
+decisions: where it is kept, the decision by which they were seen is kept as monitored, and its sample is not lost.
 """
 
 from __future__ import annotations
@@ -36,11 +42,13 @@ from model.usecase import Decision, UseCase
 from stream.events import Columns, Event
 from stream.layout import NEVER
 from stream.pending import Held, Mark, Open, Shelf, Subject
-from stream.scoring import Score
+from stream.sampling import Sampling
+from stream.scoring import PRIOR, Score
 
 PREFIX = b"\xff"  # never a byte of UTF-8, so no user's key begins with it
 MARK = PREFIX + b"m"
-_DECISION, _OUTCOME = PREFIX + b"d", PREFIX + b"o"
+_DECISION, _OUTCOME, _SEEN = PREFIX + b"d", PREFIX + b"o", PREFIX + b"s"
+_KEPT = b"1"  # the value of a key that says all
 OVERHEAD = 700  # bytes of an open decision beside its record, or of a held outcome: objects, index, deadline
 
 _json = msgspec.json.Encoder().encode
@@ -83,6 +91,9 @@ class Joined(msgspec.Struct):
     users: list[bytes] = []  # the key of each example
     examples: list[bytes] = []  # records of the `examples` topic, :class:`model.examples.Example`
     positives: int = 0  # of the examples
+    # Records of the `samples` topic: a monitored decision's `scores` record, and its example once the window closed.
+    samples: list[bytes] = []
+    matured: int = 0  # of the samples, those with a label
     closed: list[Open] = []
     keys: list[bytes] = []  # changelog
     values: list[bytes | None] = []
@@ -112,10 +123,10 @@ class Pending:
     """The open decisions of one partition, at most ``limit`` of them: further ones are scored but not tracked.
 
     What is refused does not depend on how it will end, so the examples that there are stay unbiased. As many outcomes
-    are held at most.
+    are held at most. One of ``partitions`` that share the drift monitor's sample.
     """
 
-    def __init__(self, usecase: UseCase, limit: int) -> None:
+    def __init__(self, usecase: UseCase, limit: int, partitions: int) -> None:
         self._rules = {name: _Rule.of(decision) for name, decision in usecase.decisions.items()}
         self._judged: dict[
             str, list[tuple[str, float]]
@@ -130,6 +141,7 @@ class Pending:
         self._concerns = np.array([name in self._rules or name in self._judged for name in usecase.events])
         self._slices = usecase.quality.slices
         self._limit = limit
+        self._sampling = Sampling(usecase.drift, partitions)
         self._open = Shelf[Open](lambda entry: self._subject(entry.type, entry.user, entry.item))
         self._held = Shelf[Held](lambda held: (held.type, held.user, None))
         self._changes: dict[bytes, Open | Held | None] = {}
@@ -146,8 +158,13 @@ class Pending:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that waits, about."""
-        return self._bytes + OVERHEAD * len(self._held)
+        """Bytes of all that waits, and of what the sample remembers, about."""
+        return self._bytes + OVERHEAD * len(self._held) + self._sampling.nbytes
+
+    @property
+    def sampled_share(self) -> float:
+        """The share of users whose decisions are monitored now."""
+        return self._sampling.share
 
     def join(
         self,
@@ -177,7 +194,7 @@ class Pending:
             if position in scored:
                 self._track(scored[position], offset, watermark, joined)
         self._pass(int(watermarks[-1]), joined)
-        self.mark = Mark(max(self.mark.offset, last), int(watermarks[-1]))
+        self.mark = Mark(max(self.mark.offset, last), int(watermarks[-1]), self._sampling.blocks)
         self._keep(joined)
         return joined
 
@@ -186,7 +203,11 @@ class Pending:
         for key, value in zip(keys, values, strict=True):
             kind, name = key[:2], key[2:].decode()
             if kind == MARK:
-                self.mark = self.mark if value is None else _unpack_mark(value)
+                if value is not None:
+                    self.mark = _unpack_mark(value)
+                    self._sampling.resume(self.mark.blocks)
+            elif kind == _SEEN:
+                self._sampling.restore(name, kept=value is not None)
             elif kind == _DECISION:
                 self._forget(self._open.take(name))
                 if value is not None:
@@ -203,6 +224,8 @@ class Pending:
         closes = score.time + rule.window
         same = self._open.get(score.id)
         if same is not None and same.offset == offset:
+            if same.model != PRIOR:
+                self._sampling.take(same.user, same.time)  # what it did to the sample may be cut off
             return
         if same is not None:
             joined.untracked[Untracked.REPEATED] += 1
@@ -224,9 +247,12 @@ class Pending:
                 model=score.model,
                 slices=tuple(_text(score.features[name]) for name in self._slices),
                 record=record,
+                monitored=score.model != PRIOR and self._sampling.take(score.user, score.time),
             )
             self._remember(entry)
             self._changes[_DECISION + entry.id.encode()] = entry
+            if entry.monitored:
+                joined.samples.append(record)
             for held, weight in self._arrived_before(entry):
                 joined.outcomes[Outcomes.ADOPTED] += self._count(entry, held.time, weight, joined)
 
@@ -283,19 +309,23 @@ class Pending:
         return True
 
     def _mature(self, entry: Open, joined: Joined) -> None:
-        """Publish the decision as an example: its `scores` record, continued by the label's fields."""
-        label = _Label(entry.label, entry.weight, entry.outcome_time, entry.due)
+        """Publish the decision as an example."""
         joined.users.append(entry.user.encode())
-        joined.examples.append(entry.record[:-1] + b"," + _json(label)[1:])
+        joined.examples.append(_example(entry))
         joined.positives += entry.label
-        self._bytes -= len(entry.record)
-        entry.record = b""
+        entry.matured = True
+        if not entry.monitored:
+            self._bytes -= len(entry.record)
+            entry.record = b""
 
     def _pass(self, watermark: int, joined: Joined) -> None:
         """Close the windows, and let the held outcomes go, that ``watermark`` has passed."""
         for entry in self._open.passed(watermark):
-            if entry.record:
+            if not entry.matured:
                 self._mature(entry, joined)
+            if entry.monitored:
+                joined.samples.append(_example(entry))
+                joined.matured += 1
             joined.closed.append(entry)
             self._forget(entry)
             self._drop(_DECISION, entry)
@@ -330,11 +360,19 @@ class Pending:
             joined.keys.append(key)
             joined.values.append(None if change is None else _pack(change))
         self._changes.clear()
-        joined.keys += [MARK, *released]
-        joined.values += [_pack(self.mark), *[None] * len(released)]
+        seen, forgotten = self._sampling.changes()
+        released += [_SEEN + name.encode() for name in forgotten]
+        joined.keys += [*(_SEEN + name.encode() for name in seen), MARK, *released]
+        joined.values += [*[_KEPT] * len(seen), _pack(self.mark), *[None] * len(released)]
 
     def _subject(self, kind: str, user: str, item: str | None) -> Subject:
         return kind, user, item if self._rules[kind].by_item else None
+
+
+def _example(entry: Open) -> bytes:
+    """The decision's `scores` record, continued by the label's fields."""
+    label = _Label(entry.label, entry.weight, entry.outcome_time, entry.due)
+    return entry.record[:-1] + b"," + _json(label)[1:]
 
 
 def _text(value: float | str | None) -> str | None:

@@ -11,9 +11,15 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from stream.sampling import Block
+
 
 class Open(msgspec.Struct, gc=False, eq=False):
-    """A decision whose window is open; times in ms. ``record`` is its ``scores`` record, empty once it is an example."""
+    """A decision whose window is open; times in ms.
+
+    ``record`` is its ``scores`` record. It is emptied once the decision is an example, unless that is ``monitored``:
+    then it is wanted again when the window closes.
+    """
 
     id: str
     type: str
@@ -30,6 +36,8 @@ class Open(msgspec.Struct, gc=False, eq=False):
     label: int = 0
     weight: float = 1.0
     outcome_time: int | None = None
+    matured: bool = False  # it is an example
+    monitored: bool = False  # it is in the sample of the drift monitor
     kept: bool = False  # the changelog has it
 
 
@@ -47,10 +55,11 @@ class Held(msgspec.Struct, gc=False, eq=False):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far the join has come: the last source offset, and the latest event time up to it."""
+    """How far the join has come: the last source offset, and the latest event time and sampled blocks up to it."""
 
     offset: int
     watermark: int
+    blocks: tuple[Block, ...] = ()
 
 
 class _Waiting(Protocol):

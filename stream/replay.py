@@ -90,6 +90,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     scoring_failures: int
     examples: int
     positives: int
+    samples: int  # decisions that the drift monitor is shown as scored
+    matured_samples: int  # and with their label
     open: int  # decisions whose window had not closed when the events ended
     outcomes: dict[Outcomes, int]
     untracked: dict[Untracked, int]
@@ -101,7 +103,7 @@ class Tally:
 
     def __init__(self, usecase: UseCase, replay: Replay) -> None:
         self._slices, self._replay = usecase.quality.slices, replay
-        self._events = self._examples = self._positives = 0
+        self._events = self._examples = self._positives = self._samples = self._matured = 0
         self._bad: Counter[str] = Counter()
         self._decisions: Counter[str] = Counter()
         self._outcomes: Counter[Outcomes] = Counter()
@@ -119,6 +121,8 @@ class Tally:
         self._decisions.update(score.model for score in processed.scores)
         self._examples += len(joined.examples)
         self._positives += joined.positives
+        self._samples += len(joined.samples) - joined.matured
+        self._matured += joined.matured
         self._outcomes.update(joined.outcomes)
         self._untracked.update(joined.untracked)
         for entry in joined.closed:
@@ -137,6 +141,8 @@ class Tally:
             scoring_failures=self._replay.scoring_failures,
             examples=self._examples,
             positives=self._positives,
+            samples=self._samples,
+            matured_samples=self._matured,
             open=len(self._replay.state.pending),
             outcomes=dict(self._outcomes),
             untracked=dict(self._untracked),

@@ -15,11 +15,13 @@ from stream.profiles import Profiles
 
 
 class State:
-    """Profiles and open decisions; ``max_open`` decisions at most."""
+    """Profiles and open decisions of one of ``partitions``; ``max_open`` decisions at most."""
 
-    def __init__(self, usecase: UseCase, max_open: int, layout: Layout | None = None) -> None:
+    def __init__(
+        self, usecase: UseCase, max_open: int, partitions: int = 1, layout: Layout | None = None
+    ) -> None:
         self.profiles = Profiles(usecase, layout)
-        self.pending = Pending(usecase, max_open)
+        self.pending = Pending(usecase, max_open, partitions)
 
     @property
     def last_offset(self) -> int:

@@ -39,10 +39,12 @@ def raw_schema() -> faust.Schema[Any, Any]:
 class StateStore(Store[bytes, Any]):
     """State by partition. It is written to the changelog in batches by the app, not key by key."""
 
-    def __init__(self, usecase: UseCase, events: str, max_open: int, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, usecase: UseCase, events: str, max_open: int, count: int, *args: Any, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._events = events
-        self._usecase, self._max_open = usecase, max_open
+        self._usecase, self._max_open, self._count = usecase, max_open, count
         self._layout = layout_of(usecase)
         Profiles(usecase, self._layout).warm()
         self.partitions: dict[int, State] = {}
@@ -53,7 +55,7 @@ class StateStore(Store[bytes, Any]):
     def at(self, partition: int) -> State:
         """The state of ``partition``, an empty one if it is new here."""
         if partition not in self.partitions:
-            self.partitions[partition] = State(self._usecase, self._max_open, self._layout)
+            self.partitions[partition] = State(self._usecase, self._max_open, self._count, self._layout)
         return self.partitions[partition]
 
     def apply_changelog_batch(self, batch: Iterable[Any], to_key: Any, to_value: Any) -> None:
@@ -155,7 +157,7 @@ class StateTable(faust.Table[bytes, Any]):
     def __init__(
         self, app: faust.App, usecase: UseCase, partitions: int, *, events: str, changelog: str, max_open: int
     ) -> None:
-        self._usecase, self._events, self._max_open = usecase, events, max_open
+        self._usecase, self._events, self._max_open, self._count = usecase, events, max_open, partitions
         super().__init__(
             app,
             name="state",
@@ -179,6 +181,7 @@ class StateTable(faust.Table[bytes, Any]):
             self._usecase,
             self._events,
             self._max_open,
+            self._count,
             "state://",
             self.app,
             self,

@@ -40,6 +40,8 @@ class Telemetry:
         metrics.SKIPPED.inc(processed.skipped)
         metrics.EXAMPLES.labels("positive").inc(joined.positives)
         metrics.EXAMPLES.labels("negative").inc(len(joined.examples) - joined.positives)
+        metrics.SAMPLES.labels("scored").inc(len(joined.samples) - joined.matured)
+        metrics.SAMPLES.labels("matured").inc(joined.matured)
         for outcome, count in joined.outcomes.items():
             metrics.OUTCOMES.labels(outcome.value).inc(count)
         for reason, count in joined.untracked.items():
@@ -67,6 +69,8 @@ class Telemetry:
         metrics.OPEN.set(sum(len(state.pending) for state in states))
         metrics.HELD.set(sum(state.pending.held for state in states))
         metrics.OPEN_BYTES.set(sum(state.pending.nbytes for state in states))
+        if states:
+            metrics.SAMPLED_SHARE.set(sum(state.pending.sampled_share for state in states) / len(states))
         measures = self._quality.measures()
         for gone in self._shown.difference(measures):
             for shown in (*_GAUGES.values(), *_CLOSED.values()):

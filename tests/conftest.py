@@ -11,7 +11,6 @@ import pytest
 
 from deploy import topics
 from deploy.settings import Engine, Kafka, Settings, Topics
-from stream.app import changelog_name
 from tests.broker import Broker
 from tests.builders import training_process
 
@@ -41,12 +40,14 @@ def fresh_settings(broker: Broker, replication: int = 1, partitions: int = 4) ->
             scores=f"scores-{number}",
             examples=f"examples-{number}",
             dead_letters=f"dead-{number}",
+            samples=f"samples-{number}",
+            drift=f"drift-{number}",
             partitions=partitions,
             replication=replication,
         ),
         engine=Engine(id=f"engine-{number}", commit_interval_s=0.2),
     )
-    topics.create(made, changelog_name(made.engine.id))
+    topics.create(made)
     return made
 
 

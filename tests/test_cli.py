@@ -98,6 +98,8 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
             scores="cli-scores",
             examples="cli-examples",
             dead_letters="cli-dead",
+            samples="cli-samples",
+            drift="cli-drift",
             partitions=3,
         ),
         engine=Engine(id="cli"),
@@ -106,6 +108,7 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
         *("--kafka-bootstrap-servers", broker.bootstrap, "--topics-events", "cli-events"),
         *("--topics-scores", "cli-scores", "--topics-examples", "cli-examples"),
         *("--topics-dead-letters", "cli-dead", "--topics-partitions", "3"),
+        *("--topics-samples", "cli-samples", "--topics-drift", "cli-drift"),
     ]
     events = tmp_path / "events.jsonl"
     sent = stream(2000, users=50)
@@ -116,8 +119,14 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
         made = eddyline("topics", *flags, "--engine-id", "cli")
         assert made.returncode == 0
         assert made.stdout.splitlines() == [
-            f"{name}: 3 partitions, {state}"
-            for name in ("cli-events", "cli-scores", "cli-examples", "cli-dead", "cli-state-changelog")
+            *(
+                f"{name}: 3 partitions, {state}"
+                for name in ("cli-events", "cli-scores", "cli-examples", "cli-dead", "cli-state-changelog")
+            ),
+            *(
+                f"{name}: 1 partition, {state}"
+                for name in ("cli-samples", "cli-drift", "cli-monitor-changelog")
+            ),
         ]
     (tmp_path / "damaged.jsonl.gz").write_bytes(gzip.compress(b"{}\n")[:-9])
     broken = eddyline("produce", tmp_path / "damaged.jsonl.gz", *flags[:4])

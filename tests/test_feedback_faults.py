@@ -10,13 +10,14 @@ import pytest
 
 from deploy.settings import Settings
 from model.example_log import ExampleLog
+from model.scorer import LiteRTScorer
 from model.usecase import parse
 from retrain.sink import group
 from tests.broker import Broker
 from tests.conftest import fresh_settings
 from tests.events import START_MS, USECASE, event, stream
 from tests.test_feedback import true_labels
-from tests.test_replay import records
+from tests.test_replay import WATCHED, customers, records, replayed
 from tests.workers import SinkProcess, Worker, lag, send
 
 STEP_MS = 2000
@@ -79,3 +80,30 @@ def test_every_decision_ends_in_one_row_however_often_worker_and_sink_are_killed
     assert 0.1 < sum(found.values()) / len(found) < 0.9
     # A decision that was published twice was published alike, so it does not matter which row is kept.
     assert len(records(settings, settings.topics.examples)) == len(found)
+
+
+@pytest.mark.timeout(600)
+def test_no_sample_is_lost_however_often_the_worker_is_killed(
+    broker: Broker, trained: Path, tmp_path: Path
+) -> None:
+    """Killed three times: the samples are those of a replay, none missing, none more, some perhaps written again."""
+    settings = quick(fresh_settings(broker, partitions=1), tmp_path)
+    events = customers(40_000, users=200, seed=13)
+    send(settings, events)
+    options = ("--model", str(trained))
+    chance = random.Random(14)
+    for _ in range(3):
+        moment = chance.randrange(1, 6000)
+        with Worker(settings, tmp_path, *options, usecase=WATCHED) as worker:
+            worker.wait_for(lambda: worker.metric("eddyline_records_total") >= moment, "events are flowing")  # noqa: B023
+            worker.kill()
+    assert lag(settings) > 0  # the kills were in the middle of the stream
+    with Worker(settings, tmp_path, *options, usecase=WATCHED) as worker:
+        worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
+        counted = {kind: worker.metric("eddyline_samples_total", kind=kind) for kind in ("scored", "matured")}
+        worker.wait_for(lambda: 0 < worker.metric("eddyline_sampled_share") < 1, "the share is shown")
+        assert worker.stop() == 0
+    results, _ = replayed(events, LiteRTScorer.load(trained), text=WATCHED)
+    expected = [value for each in results for value in each.joined.samples]
+    assert set(expected) == set(records(settings, settings.topics.samples))
+    assert all(0 < count <= len(expected) for count in counted.values())

@@ -14,18 +14,19 @@ from click.testing import CliRunner
 
 import eddyline
 from deploy.settings import Events, Settings
+from deploy.topics import state_changelog
 from model.example_log import ExampleLog
 from model.examples import Example
 from model.scorer import LiteRTScorer
+from model.usecase import parse
+from stream import backtest
 from stream import files as event_files
-from stream.app import changelog_name
 from stream.engine import Processed
 from stream.feedback import PREFIX
 from stream.files import EventFileError, key_of, lines, merged, survey
 from stream.replay import Replay, Summary, Tally
 from stream.scoring import Score
 from tests.broker import Broker
-from tests.builders import CASE
 from tests.builders import USECASE as SYNTHETIC
 from tests.conftest import fresh_settings
 from tests.events import DAY_MS, NOW_MS, START_MS, USECASE, event, stream, usecase
@@ -53,13 +54,17 @@ def customers(n: int, users: int, seed: int) -> list[dict[str, Any]]:
 
 
 def replayed(
-    events: list[dict[str, Any]], scorer: LiteRTScorer | None, size: int = 997
+    events: list[dict[str, Any]], scorer: LiteRTScorer | None, size: int = 997, text: str = SYNTHETIC
 ) -> tuple[list[Processed], Replay]:
     """The results of a replay in chunks of ``size``, and where it ended."""
     values = [msgspec.json.encode(each) for each in events]
-    replay = Replay(CASE, Events(), scorer)
+    replay = Replay(parse(text), Events(), scorer)
     chunks = (values[begin : begin + size] for begin in range(0, len(values), size))
     return list(replay.run(chunks, NOW_MS)), replay
+
+
+# In two weeks some 300 decisions of 150 users: their quota is used up in some.
+WATCHED = SYNTHETIC + '[drift]\nsamples = 100\nblock = "14d"\n'
 
 
 def records(settings: Settings, topic: str) -> list[bytes]:
@@ -68,24 +73,29 @@ def records(settings: Settings, topic: str) -> list[bytes]:
     return list(dict.fromkeys(value for value in values if isinstance(value, bytes)))
 
 
-def through_kafka(settings: Settings, events: list[dict[str, Any]], model: Path, folder: Path) -> None:
+def through_kafka(
+    settings: Settings, events: list[dict[str, Any]], model: Path, folder: Path, text: str = SYNTHETIC
+) -> None:
     """Send the events and let a worker process them all."""
     send(settings, events)
-    with Worker(settings, folder, "--model", str(model), usecase=SYNTHETIC) as worker:
+    with Worker(settings, folder, "--model", str(model), usecase=text) as worker:
         worker.wait_for(lambda: lag(settings) == 0, "all events are committed")
         assert worker.stop() == 0
 
 
 def test_replay_gives_what_kafka_gives_to_the_byte(broker: Broker, trained: Path, tmp_path: Path) -> None:
-    """One partition: equal score and example records, profile rows and open decisions."""
+    """One partition: equal score, example and sample records, profile rows and open decisions."""
     settings = fresh_settings(broker, partitions=1)
     events = customers(20_000, users=200, seed=1)
-    through_kafka(settings, events, trained, tmp_path)
-    results, replay = replayed(events, LiteRTScorer.load(trained))
+    through_kafka(settings, events, trained, tmp_path, WATCHED)
+    results, replay = replayed(events, LiteRTScorer.load(trained), text=WATCHED)
     assert records(settings, settings.topics.scores) == [value for each in results for value in each.values]
     examples = [value for each in results for value in each.joined.examples]
     assert records(settings, settings.topics.examples) == examples
     assert len(examples) > 2000
+    samples = [value for each in results for value in each.joined.samples]
+    assert records(settings, settings.topics.samples) == samples
+    assert 1000 < len(samples) < len(examples)
     rows = {
         key: row.tobytes()
         for key in replay.state.profiles
@@ -93,7 +103,7 @@ def test_replay_gives_what_kafka_gives_to_the_byte(broker: Broker, trained: Path
     }
     assert changelog(settings) == rows
     log: dict[bytes, bytes | None] = {}
-    for message in read(settings, changelog_name(settings.engine.id)):
+    for message in read(settings, state_changelog(settings.engine.id)):
         key, value = message.key(), message.value()
         assert isinstance(key, bytes)
         assert value is None or isinstance(value, bytes)
@@ -122,6 +132,17 @@ def test_replay_gives_what_several_workers_give(broker: Broker, trained: Path, t
     assert same(records(settings, settings.topics.examples), Example) == same(
         [value for each in results for value in each.joined.examples], Example
     )
+    for matured, kind in ((False, Score), (True, Example)):
+        found, expected = (
+            [value for value in values if (b'"label":' in value) is matured]
+            for values in (
+                records(settings, settings.topics.samples),
+                [value for each in results for value in each.joined.samples],
+            )
+        )
+        assert len(found) > 1000
+        assert same(found, kind) == same(expected, kind)
+    assert {0} == {message.partition() for message in read(settings, settings.topics.samples)}
 
 
 def by_id(results: list[Processed]) -> dict[str, bytes]:
@@ -280,6 +301,21 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     made = stream(20_000, users=100, seed=5, step_ms=300_000)
     events.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in made))
     return declared, events
+
+
+def test_whoever_watches_is_shown_every_sample(trained: Path, tmp_path: Path) -> None:
+    """Chunk by chunk in order, and the summary counts them; each scored sample comes before its matured one."""
+    path, shown = tmp_path / "events.jsonl", list[bytes]()
+    made = customers(5000, users=50, seed=6)
+    path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in made))
+    outputs = backtest.Outputs(watch=shown.extend)
+    summary = backtest.run(parse(WATCHED), Events(), LiteRTScorer.load(trained), [path], outputs)
+    matured = [msgspec.json.decode(each, type=Example).id for each in shown if b'"label":' in each]
+    scored = [msgspec.json.decode(each, type=Score).id for each in shown if b'"label":' not in each]
+    assert (summary.samples, summary.matured_samples) == (len(scored), len(matured))
+    results, _ = replayed(made, LiteRTScorer.load(trained), text=WATCHED)
+    assert shown == [value for each in results for value in each.joined.samples]
+    assert scored[: len(matured)] == matured
 
 
 def test_the_command_writes_scores_examples_and_a_summary(files: tuple[Path, Path], tmp_path: Path) -> None:

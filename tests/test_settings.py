@@ -66,7 +66,7 @@ def test_every_setting_is_described() -> None:
     for group, name, description, default in fields():
         assert description, f"{group}.{name}"
         if isinstance(default, float):
-            assert name.endswith(("_s", "_ms", "_h", "_ratio")), f"{group}.{name}"
+            assert name.endswith(("_s", "_ms", "_h", "_d", "_ratio")), f"{group}.{name}"
 
 
 def test_sasl_reaches_librdkafka_and_faust(tmp_path: Path) -> None:

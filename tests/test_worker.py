@@ -14,7 +14,6 @@ from confluent_kafka.admin import AdminClient
 
 from deploy import topics
 from deploy.settings import Events, Settings, kafka_client
-from stream.app import changelog_name
 from stream.layout import layout_of
 from stream.producer import EventProducer
 from stream.scoring import Score
@@ -149,6 +148,21 @@ def test_a_worker_without_its_topics_says_what_to_do(settings: Settings, tmp_pat
         assert "there is no topic no-such-topic; create it with `eddyline topics`" in worker.text()
 
 
+def test_topics_of_one_order_have_one_partition(settings: Settings) -> None:
+    """Of the topics that are not keyed by user a worker needs the samples', however many partitions it has."""
+    counts = topics.partition_counts(settings)
+    ordered = [settings.topics.samples, settings.topics.drift, topics.monitor_changelog(settings.engine.id)]
+    assert [1, 1, 1] == [counts[name] for name in ordered]
+    other = msgspec.structs.replace(settings.topics, samples=settings.topics.events, drift="no-such-topic")
+    assert 4 == topics.check(msgspec.structs.replace(settings, topics=other))
+    missing = msgspec.structs.replace(settings.topics, samples="no-samples")
+    with pytest.raises(topics.TopicError, match="there is no topic no-samples; create it"):
+        topics.check(msgspec.structs.replace(settings, topics=missing))
+    mixed = msgspec.structs.replace(settings.topics, scores=settings.topics.samples)
+    with pytest.raises(topics.TopicError, match=r"has 4 partitions, but .*: a user must stand in the same"):
+        topics.check(msgspec.structs.replace(settings, topics=mixed))
+
+
 def test_a_changelog_of_other_features_stops_the_worker(settings: Settings, tmp_path: Path) -> None:
     """A worker whose use case counts other things refuses the profiles that are there, and says what to do."""
     send(settings, stream(500, users=10))
@@ -171,7 +185,7 @@ def test_a_recreated_events_topic_stops_the_worker(settings: Settings, tmp_path:
     admin.delete_topics([settings.topics.events], operation_timeout=30)[settings.topics.events].result()
     while settings.topics.events in topics.partition_counts(settings):
         pass
-    topics.create(settings, changelog_name(settings.engine.id))
+    topics.create(settings)
     send(settings, stream(10, users=10))
     with Worker(settings, tmp_path) as worker:
         assert worker.process.wait(60) == 1

@@ -11,7 +11,6 @@ import click
 
 from deploy import topics
 from deploy.settings import Settings
-from stream.app import changelog_name
 from tests.broker import Broker
 
 PORT = 9092
@@ -21,7 +20,7 @@ def main() -> None:
     """Run until Ctrl-C or SIGTERM; the data goes with it."""
     with tempfile.TemporaryDirectory() as directory, Broker.start(Path(directory), port=PORT) as broker:
         settings = Settings()
-        made = topics.create(settings, changelog_name(settings.engine.id))
+        made = topics.create(settings)
         click.echo(f"Kafka is up at {broker.bootstrap} with {', '.join(made)}. Ctrl-C stops it.")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
 

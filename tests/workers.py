@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.settings import Settings, kafka_client
-from stream.app import changelog_name
+from deploy.topics import state_changelog
 from stream.feedback import PREFIX
 from stream.producer import EventProducer
 from tests.events import USECASE
@@ -112,6 +112,12 @@ class SinkProcess(_Process):
     command, group = "sink", "sink"
 
 
+class MonitorProcess(_Process):
+    """An ``eddyline monitor``."""
+
+    command, group = "monitor", "monitor"
+
+
 def send(settings: Settings, events: list[dict[str, object]]) -> None:
     """Produce ``events`` as they are."""
     with EventProducer(settings) as producer:
@@ -164,7 +170,7 @@ def lag(settings: Settings, topic: str = "", group: str = "") -> int:
 def changelog(settings: Settings) -> dict[bytes, bytes]:
     """The profiles that a new worker would restore: of each user the row written last."""
     rows: dict[bytes, bytes] = {}
-    for message in read(settings, changelog_name(settings.engine.id)):
+    for message in read(settings, state_changelog(settings.engine.id)):
         key, value = message.key(), message.value()
         assert isinstance(key, bytes)
         if key.startswith(PREFIX):

@@ -17,7 +17,6 @@ from typing import Self
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy import topics
-from stream.app import changelog_name
 from tests.bench import environments
 from tests.bench.job import Job
 from tests.bench.report import ROOT
@@ -63,7 +62,7 @@ def _eddyline(job: Job, port: int) -> list[str]:
 
 
 def _eddyline_topics(job: Job) -> None:
-    topics.create(settings(job.broker, job.name, job.events), changelog_name(job.name))
+    topics.create(settings(job.broker, job.name, job.events))
 
 
 def _faust(job: Job, port: int) -> list[str]:
