@@ -27,9 +27,9 @@ from detectors.rows import Float64, Rows, Schema
 from detectors.two_sample import bonferroni, distances, kolmogorov_p, total_variation
 from detectors.verdict import Effect, Estimate, Invariances, Kind, SliceEffect
 
-REFERENCE_ROWS = (
-    4000  # that the tests take: more cost time and tell little where the window has a quarter of it
-)
+# Rows of the reference that the tests take: twice the window's, and enough for their covariances. More take time and
+# tell little.
+TWICE, LEAST_ROWS = 2, 2000
 EFFECTS = 12  # columns that are told
 SLICES = 12  # values of slices that are told
 SINGLE = (Kind.COVARIATE, Kind.LABEL, Kind.CONCEPT)
@@ -66,7 +66,7 @@ def diagnose(
 ) -> Diagnosis:
     """Compare ``window`` with ``reference``, whose rows have labels; with the window's labels if all are known."""
     labelled = not bool(np.isnan(window.label).any())
-    fitted = _spread(reference, REFERENCE_ROWS)
+    fitted = _spread(reference, max(TWICE * len(window), LEAST_ROWS))
     encode = Encoding(fitted)
     before, now = encode(fitted), encode(window)
     concept = p_features(before, now)
@@ -87,7 +87,7 @@ def diagnose(
         if labelled
         else _without_labels(invariances, fit, base_rate, alpha),
         invariances=invariances,
-        effects=_effects(reference, window, schema),
+        effects=_effects(fitted, window, schema),
         slices=_slices(reference, window, schema, slices),
         prior_before=base_rate,
         prior_fitted=None if fit is None else _interval(fit.prior, fit.error),

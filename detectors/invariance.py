@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
+from scipy.linalg import cho_factor, cho_solve
 from scipy.special import chdtrc, expit, ndtri
 
 from detectors.encoding import Encoded
@@ -19,7 +20,7 @@ from detectors.two_sample import bonferroni, distances, kolmogorov_p
 ENOUGH = 4  # rows a moment, for its covariance to be inverted
 WIDE = 16  # columns from which on the nuisance models make do with a smaller basis
 RIDGE = 1.0
-ITERATIONS = 8
+ITERATIONS = 15
 TINY = 1e-10  # of the mean variance, added so that a constant column does no harm
 
 
@@ -66,9 +67,9 @@ def p_label_given_features(reference: Encoded, window: Encoded) -> tuple[float, 
     label = np.concatenate([reference.label, window.label])
     odds = np.concatenate([reference.odds, window.odds])[:, None]
     columns = np.concatenate([reference.columns, window.columns])
-    features, late = _nuisance(reference, window)
-    expected = _crossed(features, label)
-    membership = _crossed(features, late)
+    features, late, served = _nuisance(reference, window)
+    expected = _crossed(features, label, served)
+    membership = _crossed(features, late, np.zeros(len(served)))
     directions = np.concatenate([np.ones((n, 1)), odds / max(float(odds.std()), 1e-9), columns], axis=1)
     directions = directions[:, np.append(True, directions[:, 1:].std(axis=0) > 1e-9)]
     left = ((late - membership) * (label - expected))[:, None] * directions
@@ -79,25 +80,28 @@ def p_label_given_features(reference: Encoded, window: Encoded) -> tuple[float, 
 
 def overlap(reference: Encoded, window: Encoded) -> float:
     """The effective share of the reference's rows once they are weighted to look like the window: 1 alike, 0 apart."""
-    return _shared(_crossed(*_nuisance(reference, window))[: len(reference)])
+    features, late, served = _nuisance(reference, window)
+    return _shared(_crossed(features, late, np.zeros(len(served)))[: len(reference)])
 
 
-def _nuisance(reference: Encoded, window: Encoded) -> tuple[Float64, Float64]:
-    """What the nuisance models are linear in, [n + m, P], and which rows are the window's."""
+def _nuisance(reference: Encoded, window: Encoded) -> tuple[Float64, Float64, Float64]:
+    """What the nuisance models are linear in, [n + m, P]; which rows are the window's; and the model that is served, [P]."""
     columns = np.concatenate([reference.columns, window.columns])
     odds = np.concatenate([reference.odds, window.odds])[:, None]
     late = np.concatenate([np.zeros(len(reference)), np.ones(len(window))])
-    return np.concatenate([_basis(columns), odds, np.maximum(odds, 0)], axis=1), late
+    features = np.concatenate([_basis(columns, reference.ranked), odds, np.maximum(odds, 0)], axis=1)
+    served = np.zeros(features.shape[1])
+    served[-2] = 1.0
+    return features, late, served
 
 
-def _crossed(features: Float64, target: Float64) -> Float64:
-    """The expected ``target`` of every row, by a model that was fitted to the other half."""
+def _crossed(features: Float64, target: Float64, start: Float64) -> Float64:
+    """The expected ``target`` of every row, by a model that was fitted to the other half, from ``start`` [P] on."""
     fold = np.random.default_rng(0).integers(0, 2, len(target))
     expected = np.empty(len(target))
     for half in (0, 1):
-        expected[fold == half] = expit(
-            features[fold == half] @ _logistic(features[fold != half], target[fold != half])
-        )
+        fitted = _logistic(features[fold != half], target[fold != half], start)
+        expected[fold == half] = expit(features[fold == half] @ fitted)
     return expected
 
 
@@ -150,9 +154,13 @@ def smallest_shift(n: int, m: int, looks: int) -> float:
 
 
 def kolmogorov(reference: Encoded, window: Encoded) -> float:
-    """The smallest Kolmogorov-Smirnov p-value over the columns, corrected for their number."""
-    found = kolmogorov_p(distances(reference.columns, window.columns), len(reference), len(window))
-    return bonferroni(found.tolist())
+    """The smallest p-value over the columns, of Kolmogorov-Smirnov or of two proportions, corrected for their number."""
+    n, m, ranked = len(reference), len(window), reference.ranked
+    found = kolmogorov_p(distances(reference.columns[:, :ranked], window.columns[:, :ranked]), n, m)
+    before, now = reference.columns[:, ranked:].mean(axis=0), window.columns[:, ranked:].mean(axis=0)
+    pooled = (n * before + m * now) / (n + m)
+    variance = np.maximum(pooled * (1 - pooled), 1e-12) * (1 / n + 1 / m)
+    return bonferroni([*found.tolist(), *chdtrc(1, (now - before) ** 2 / variance).tolist()])
 
 
 def _moments(reference: Encoded, window: Encoded) -> tuple[float, int] | None:
@@ -182,26 +190,35 @@ def _features(rows: Encoded, *, second: bool, odds: bool = True) -> Float64:
     return np.concatenate(parts, axis=1)
 
 
-def _basis(columns: Float64) -> Float64:
-    """1, z, z² and steps: what the nuisance models are linear in."""
-    steps = (0.0,) if columns.shape[1] > WIDE else (-0.5, 0.0, 0.5)
-    parts = [np.ones((len(columns), 1)), columns, columns**2]
-    parts += [(columns > step * np.sqrt(3)).astype(np.float64) for step in steps]
+def _basis(columns: Float64, ranked: int) -> Float64:
+    """1, z, and of ranks z² and steps."""
+    ranks = columns[:, :ranked]
+    steps = (0.0,) if ranked > WIDE else (-0.5, 0.0, 0.5)
+    parts = [np.ones((len(columns), 1)), columns, ranks**2]
+    parts += [(ranks > step * np.sqrt(3)).astype(np.float64) for step in steps]
     return np.concatenate(parts, axis=1)
 
 
-def _logistic(features: Float64, label: Float64) -> Float64:
-    """Coefficients of a ridge logistic regression, by Newton's method."""
+def _logistic(features: Float64, label: Float64, start: Float64) -> Float64:
+    """Coefficients of a ridge logistic regression, by Newton's method with the curvature of ``start`` throughout.
+
+    The curvature is taken half way to its bound of 1/4, so that it is never below half the true one: then every step
+    goes down (Böhning and Lindsay 1988), and one factorisation does for all of them.
+    """
     penalty = np.full(features.shape[1], RIDGE)
     penalty[0] = 1e-6
-    found = np.zeros(features.shape[1])
+    probability = expit(features @ start)
+    weight = (probability * (1 - probability) + 0.25) / 2
+    factor = cho_factor((features * weight[:, None]).T @ features + np.diag(penalty), check_finite=False)
+    found = start.copy()
     for _ in range(ITERATIONS):
-        probability = expit(features @ found)
-        weight = np.clip(probability * (1 - probability), 1e-6, None)
-        hessian = (features * weight[:, None]).T @ features + np.diag(penalty)
-        step = np.linalg.solve(hessian, features.T @ (label - probability) - penalty * found)
+        step = cho_solve(
+            factor,
+            features.T @ (label - expit(features @ found)) - penalty * (found - start),
+            check_finite=False,
+        )
         found += step
-        if np.abs(step).max() < 1e-4:
+        if np.abs(step).max() < 1e-3:
             break
     return found
 

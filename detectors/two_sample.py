@@ -13,16 +13,19 @@ from detectors.rows import Float64
 
 def distances(reference: Float64, window: Float64) -> Float64:
     """Kolmogorov-Smirnov distance [F] of the columns of ``reference`` [n, F] and ``window`` [m, F]; NaN is left out."""
-    return np.array([_distance(a, b) for a, b in zip(reference.T, window.T, strict=True)])
-
-
-def _distance(reference: Float64, window: Float64) -> float:
-    a, b = np.sort(reference[~np.isnan(reference)]), np.sort(window[~np.isnan(window)])
-    if not len(a) or not len(b):
-        return 0.0
-    both = np.concatenate([a, b])
-    below = a.searchsorted(both, "right") / len(a) - b.searchsorted(both, "right") / len(b)
-    return float(np.abs(below).max())
+    both = np.concatenate([reference, window])
+    order = np.argsort(both, axis=0)  # NaN last
+    ordered = np.take_along_axis(both, order, axis=0)
+    known = ~np.isnan(ordered)
+    late = order >= len(reference)
+    old, new = known & ~late, known & late
+    # A step up for each row of the reference and down for each of the window, so that both add up to 1.
+    steps = old / np.maximum(old.sum(axis=0), 1) - new / np.maximum(new.sum(axis=0), 1)
+    apart = np.abs(np.cumsum(steps, axis=0))
+    # Among equals only the last has the whole step.
+    apart[:-1][ordered[:-1] == ordered[1:]] = 0
+    empty = (old.sum(axis=0) == 0) | (new.sum(axis=0) == 0)
+    return np.where(empty, 0.0, np.where(known, apart, 0.0).max(axis=0, initial=0.0))
 
 
 def kolmogorov_p(distance: Float64, n: int, m: int) -> Float64:
