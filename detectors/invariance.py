@@ -75,13 +75,13 @@ def p_label_given_features(reference: Encoded, window: Encoded) -> tuple[float, 
     left = ((late - membership) * (label - expected))[:, None] * directions
     mean = left.mean(axis=0)
     p = _chi2(float(mean @ _solve(np.cov(left.T).reshape(len(mean), -1) / n, mean)), len(mean))
-    return p, _shared(membership[: len(reference)])
+    return p, _shared(membership, len(reference))
 
 
 def overlap(reference: Encoded, window: Encoded) -> float:
-    """The effective share of the reference's rows once they are weighted to look like the window: 1 alike, 0 apart."""
+    """The share of the window that lies where the reference does, by estimated densities: 1 alike, 0 apart."""
     features, late, served = _nuisance(reference, window)
-    return _shared(_crossed(features, late, np.zeros(len(served)))[: len(reference)])
+    return _shared(_crossed(features, late, np.zeros(len(served))), len(reference))
 
 
 def _nuisance(reference: Encoded, window: Encoded) -> tuple[Float64, Float64, Float64]:
@@ -105,9 +105,10 @@ def _crossed(features: Float64, target: Float64, start: Float64) -> Float64:
     return expected
 
 
-def _shared(membership: Float64) -> float:
-    weight = membership / np.clip(1 - membership, 1e-6, None)
-    return float(weight.sum() ** 2 / max(len(weight) * (weight**2).sum(), 1e-300))
+def _shared(membership: Float64, n: int) -> float:
+    """The overlap coefficient, the integral of the lesser density, as a mean over the window's rows."""
+    now = np.clip(membership[n:], 1e-9, 1)
+    return float(np.minimum(1.0, (1 - now) / now * (len(now) / n)).mean())
 
 
 def label_fit(reference: Encoded, window: Encoded) -> Fit | None:

@@ -20,11 +20,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import diagnosis, episode
+from detectors import diagnosis, episode, pace
 from detectors.channels import of_labelled, of_scored
 from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
 from detectors.faults import faults
+from detectors.pace import Pacing
 from detectors.rows import Rows, Schema
 from detectors.verdict import Kind, Verdict
 from detectors.watch import Kept, Make, Pieces, Watch, loudest, step
@@ -65,6 +66,7 @@ class _State(msgspec.Struct):
     features: Kept | None
     labels: Kept | None
     before: tuple[Pieces, Pieces]
+    pacing: pace.Kept
     verdict: Verdict | None
     settled: bool
     asked: int
@@ -95,6 +97,7 @@ class Panel:
         self._before = (Watch(of_scored, schema, reference), Watch(of_labelled, schema, reference))
         self._features: Watch | None = self._before[0]
         self._labels: Watch | None = self._before[1]
+        self._pacing = Pacing()  # while no episode is open
         self._verdict: Verdict | None = None  # of the episode that is open or was the last
         self._settled = True  # no episode is open
         self._begin_gathering()
@@ -123,7 +126,9 @@ class Panel:
             rows = rows[: self._until_enough(rows)]
         alarm = step(self._features, self._labels, rows, at, self._policy.threshold)
         taken = rows if alarm is None else rows[: int(np.searchsorted(at, alarm.offset)) + 1]
-        if not self._settled:
+        if self._settled:
+            self._pacing.add(taken[np.isnan(taken.label)])
+        else:
             self._gather(taken)
             if alarm is None:
                 self._proceed(verdicts)
@@ -207,7 +212,7 @@ class Panel:
         """Diagnose without labels, and look for data faults."""
         features, labels = self._before
         window = self._scored.rows
-        found = faults(features.reference, window, self._schema, None)
+        found = faults(features.reference, window, self._schema, self._pacing.value())
         if verdict.kind is Kind.FAULT and not found:
             self._verdict = episode.recovered(verdict, window)
             verdicts.append(self._verdict)
@@ -305,6 +310,7 @@ class Panel:
             watch(of_scored, state.before[0]),
             watch(of_labelled, state.before[1]),
         )
+        self._pacing.restore(state.pacing)
         self._verdict, self._settled = state.verdict, state.settled
         if self._settled and self._features is not None and self._labels is not None:
             self._before = (self._features, self._labels)
@@ -318,6 +324,7 @@ class Panel:
             features=None if self._features is None else self._features.kept(),
             labels=None if self._labels is None else self._labels.kept(),
             before=(self._before[0].pieces, self._before[1].pieces),
+            pacing=self._pacing.kept(),
             verdict=self._verdict,
             settled=self._settled,
             asked=self._asked,

@@ -136,6 +136,24 @@ def test_a_data_fault_blocks_and_ends() -> None:
     assert found[-1].final
 
 
+def test_faults_of_time_are_told_from_the_pace_before() -> None:
+    """A clock that runs two hours behind is seen against how rows arrived while all was well, even after a restart."""
+    rows = after(World(), 1500)
+    received = rows.time + 1000
+    time = rows.time.copy()
+    time[QUIET:] -= 7_200_000
+    rows = msgspec.structs.replace(rows, time=time, received=received)
+    # A clock alone moves no column; what reads it does.
+    rows.numeric[QUIET:, 3] += 3.0
+    watched = panel()
+    twice, at = fed(rows)
+    found = watched.observe(twice[: 2 * QUIET], at[: 2 * QUIET])
+    watched = restarted(watched, {})
+    found += watched.observe(twice[2 * QUIET :], at[2 * QUIET :])
+    fault = next(each for each in found if each.kind is Kind.FAULT)
+    assert "clock-skew" in {each.check for each in fault.faults}
+
+
 def cut(rows: Rows, at: Offsets, sizes: Sequence[int]) -> list[tuple[Rows, Offsets]]:
     """The rows in batches of ``sizes``, again and again."""
     found, begin, k = [], 0, 0

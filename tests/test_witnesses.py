@@ -15,7 +15,7 @@ from detectors.witnesses import NAMES, Witness, witnesses
 from model.usecase import Witness as Name
 
 SCHEMA = Schema(("age", "clicks", "visits"), ("device",))
-EVENTS = 50_000
+EVENTS = 1000  # few, so that the thresholds of the online ones are simulated quickly
 
 
 def world(
