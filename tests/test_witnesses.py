@@ -15,7 +15,7 @@ from detectors.witnesses import NAMES, Witness, witnesses
 from model.usecase import Witness as Name
 
 SCHEMA = Schema(("age", "clicks", "visits"), ("device",))
-EVENTS = 1000  # few, so that the thresholds of the online ones are simulated quickly
+EVENTS = 50_000
 
 
 def world(
@@ -40,6 +40,12 @@ def ask(name: Name, reference: Rows, window: Rows, schema: Schema = SCHEMA) -> v
     (witness,), missing = witnesses([name], EVENTS)
     assert missing == []
     return witness.testify(reference, window, schema)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds of the online ones in a second."""
+    monkeypatch.setattr(windowed, "ONLINE_RUN", 2000)
 
 
 @cache
