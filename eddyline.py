@@ -13,6 +13,9 @@ import click
 EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 NEW = click.Path(dir_okay=False, writable=True, path_type=Path)
+MOMENT = click.DateTime(
+    ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
+)  # UTC, where it names no zone
 
 
 def _stop(message: object, code: int = 2) -> NoReturn:
@@ -217,13 +220,12 @@ def monitor(usecase: Path, models: tuple[Path, ...], settings: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="print the newest revision of each as JSON Lines")
 def drift(verdict: str | None, file: Path | None, as_json: bool, settings: Any) -> None:
     """List the verdicts on drift, or explain the one whose id is ID, or begins or ends with it."""
-    from deploy.consumer import ConsumerError
-    from detectors import view
+    from detectors import reader, view
 
     try:
-        found = view.from_topic(settings) if file is None else view.from_file(file)
+        found = reader.from_topic(settings) if file is None else reader.from_file(file)
         view.show(found, verdict, as_json=as_json)
-    except (view.ViewError, ConsumerError) as error:
+    except (reader.ReadError, view.ViewError) as error:
         _stop(error)
 
 
@@ -530,7 +532,7 @@ def explore(events: tuple[Path, ...], out: Path, force: bool) -> None:
 @click.option("--epochs", type=click.IntRange(min=1), help="passes over the examples, at most")
 @click.option(
     "--as-of",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]),
+    type=MOMENT,
     help="train with what was known then, UTC  [default: all that the examples tell]",
 )
 @click.option(
@@ -582,11 +584,15 @@ def train(usecase: Path, epochs: int | None, seed: int, as_of: datetime | None, 
     settings = fitting.Settings(seed=seed)
     if epochs is not None:
         settings = msgspec.structs.replace(settings, epochs=epochs)
-    moment = None if as_of is None else int(as_of.replace(tzinfo=as_of.tzinfo or UTC).timestamp() * 1000)
+    moment = None if as_of is None else _ms(as_of)
     try:
         say(training.run(training.Order(usecase=usecase, settings=settings, as_of=moment, **given), tell))
     except (ExamplesError, BundleError, CheckpointError, OSError) as error:
         _stop(error)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() * 1000)
 
 
 def _check_examples(where: str) -> None:
@@ -606,6 +612,93 @@ def _check_examples(where: str) -> None:
             f"{where}: examples are a Parquet file or an example log, got what looks like events (JSON Lines); make "
             "examples of them with `eddyline replay USECASE EVENTS --examples LOG`, and train on LOG"
         )
+
+
+@cli.command()
+@click.argument("usecase", type=EXISTING)
+@click.argument("examples")
+@click.option(
+    "--from",
+    "begin",
+    type=MOMENT,
+    required=True,
+    help="train the first model as of then, UTC, and judge the decisions from then on",
+)
+@click.option(
+    "--policy",
+    "policies",
+    metavar="POLICY",
+    multiple=True,
+    default=("never", "every=30d", "alarm", "verdict"),
+    show_default=True,
+    help="never, every=DURATION, alarm, verdict or refit; repeat it",
+)
+@click.option("--learner", type=click.Choice(("network", "boosting")), default="network", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="of every model's training")
+@click.option("--summary", type=NEW, help="write all figures to this file (JSON)")
+@click.option("--plot", type=NEW, help="draw quality, alarms and retrains over time into this file (PNG)")
+def backtest(
+    usecase: Path,
+    examples: str,
+    begin: datetime,
+    policies: tuple[str, ...],
+    learner: str,
+    seed: int,
+    **out: Any,
+) -> None:
+    """Live through EXAMPLES, a Parquet file or an example log, under several policies of when to train.
+
+    Prints what each gained and cost: quality, retrains, corrections, alarms and verdicts.
+    """
+    declared = _usecase(usecase)
+    _check_examples(examples)
+    import numpy as np
+
+    from detectors.backtest import Policy
+    from detectors.backtest_log import settled
+    from detectors.backtest_view import Order, run
+    from model.examples import ExamplesError, read_examples
+    from model.features import feature_spec
+    from stream.sampling import Sampling
+
+    try:
+        named = [(text, Policy.parse(text)) for text in dict.fromkeys(policies)]
+    except ValueError as error:
+        _stop(f"--policy: {error}")
+    for path in filter(None, out.values()):
+        _check_writable(path.parent)
+    learn = _learner(learner, declared, seed)
+    try:
+        log = settled(read_examples(examples, feature_spec(declared)))
+        order = Order(usecase=declared, begin=_ms(begin), policies=named, learner=learner, **out)
+        sampling = Sampling(declared.drift, partitions=1)
+        chosen = [
+            sampling.take(str(user), at)
+            for user, at in zip(log.user.tolist(), log.time.tolist(), strict=True)
+        ]
+        run(order, log, np.array(chosen), learn)
+    except (ExamplesError, OSError) as error:
+        _stop(error)
+
+
+def _learner(name: str, declared: Any, seed: int) -> Any:
+    """What makes the models of a backtest."""
+    from detectors import backtest_learners
+    from model.features import feature_spec
+
+    spec = feature_spec(declared)
+    if name == "boosting":
+        return backtest_learners.boosting(spec, seed)
+    from model import fitting, training
+
+    settings = fitting.Settings(seed=seed, balance=declared.training.balance)
+
+    def fit(parts: Any) -> Any:
+        _, found = training.fit(parts, spec, declared.model, settings, lambda _: None)
+        live = training.fit_live(parts, spec, declared.model, settings, lambda _: None, epochs=found.epoch)
+        return lambda rows: fitting.predict(live, spec, rows)
+
+    return backtest_learners.timed(fit)
 
 
 @cli.command()

@@ -1,0 +1,264 @@
+"""The monitor's process: from the ``samples`` topic to the ``drift`` topic. ``eddyline monitor`` runs it.
+
+The group gives the one partition of the samples to one member; the others stand by. Whoever gets it reads the state from
+the monitor's changelog and goes on where that ends. A checkpoint is, in this order: verdicts and dead letters are
+acknowledged, the group's offset is committed, the changes are written to the changelog. So a crash at any moment
+repeats verdicts, equal in ``id`` and ``revision``, and never loses one; and who has lost the partition without knowing
+is refused the commit and writes no state over that of its successor. The group's offset itself only shows the lag.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+import msgspec
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from deploy import metrics, topics
+from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member, read_to_end
+from deploy.dead_letters import DeadLetterError, DeadLetters
+from deploy.settings import Settings
+from detectors import telemetry
+from detectors.monitor import Monitor
+from detectors.outlet import Outlet, OutletError
+from detectors.samples import SampleRecord
+from detectors.verdict import Verdict
+
+FETCHED = 500  # records watched at once: few enough that a signal is heard soon
+CHECKPOINT_RECORDS = (
+    1000  # records after which a checkpoint is due: a panel may gather them all in one record of its state
+)
+NAMED = 100  # unknown models that are told in the log
+REASON = "not-a-sample"
+
+log = logging.getLogger(__name__)
+
+
+class MonitorError(RuntimeError):
+    """The monitor cannot go on; its state is that of the last checkpoint. What came, and what to do."""
+
+
+class MonitorProcess:
+    """Feeds a monitor, made anew by ``make`` whenever the partition comes here. One thread, from :meth:`run`."""
+
+    def __init__(self, settings: Settings, make: Callable[[], Monitor], say: Callable[[str], None]) -> None:
+        self._settings, self._make, self._say = settings, make, say
+        self._topic = settings.topics.samples
+        self._changelog = topics.monitor_changelog(settings.engine.id)
+        self._monitor: Monitor | None = None  # None: the partition is another's
+        self._fetched: list[Message] = []
+        self._verdicts: list[Verdict] = []  # of the next checkpoint
+        self._unsaved = 0  # records since the last one
+        self._saved_at = 0.0
+        self._records = self._bad = 0  # of the window over which the share of bad records is taken
+        self._unknown: set[str] = set()
+        self._stopped = False
+        self._letters = DeadLetters(settings)
+        self._outlet = Outlet(settings.kafka)
+        self._reachability = Reachability(settings.kafka, self._topic)
+        self._consumer = Consumer(
+            member(settings.kafka, group(settings), self._reachability.on_error)
+            # A standby that joins takes nothing from who is watching.
+            | {"partition.assignment.strategy": "cooperative-sticky"}
+        )
+
+    def stop(self, *_: object) -> None:
+        """Let :meth:`run` return after a last checkpoint. A signal handler."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Run until :meth:`stop`; raises :class:`MonitorError`."""
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._lost
+        )
+        try:
+            while not self._stopped:
+                self._fetch()
+                self._watch()
+                due = self._unsaved >= CHECKPOINT_RECORDS or (
+                    time.monotonic() - self._saved_at > self._settings.monitor.commit_interval_s
+                )
+                if self._verdicts or due:
+                    self._checkpoint()
+                self._reachability.check(self._consumer)
+            self._checkpoint()
+        except (DeadLetterError, OutletError, KafkaException) as error:
+            raise MonitorError(
+                f"{error}. Start again: it goes on from the last checkpoint, and nothing is lost"
+            ) from error
+        except (ConsumerError, topics.TopicError) as error:
+            raise MonitorError(str(error)) from error
+        finally:
+            self._drop()
+            self._consumer.close()
+
+    def _fetch(self) -> None:
+        """Wait for a record and take what is there. One by one: what a rebalance makes void never gets here."""
+        timeout = POLL_S
+        while len(self._fetched) < FETCHED and (message := self._consumer.poll(timeout)) is not None:
+            timeout = 0.0
+            if (error := message.error()) is None:
+                self._fetched.append(message)
+            elif error.code() not in PASSING:
+                raise MonitorError(f"{self._topic} cannot be read: {error}; correct that and start again")
+            else:
+                log.warning("%s", error)
+
+    def _watch(self) -> None:
+        messages, self._fetched = self._fetched, []
+        monitor = self._monitor
+        if monitor is None or not messages:
+            return
+        self._reachability.heard()
+        before = monitor.next
+        by_offset = {offset: each for each in messages if (offset := each.offset()) is not None}
+        observed = monitor.observe(
+            [SampleRecord(offset, _taken(each), _value(each)) for offset, each in by_offset.items()]
+        )
+        self._unsaved += sum(offset >= before for offset in by_offset)
+        self._verdicts += observed.verdicts
+        details = {bad.offset: bad.detail for bad in observed.bad}
+        for offset, message in by_offset.items():
+            self._records += 1
+            if offset in details:
+                self._refuse(message, details[offset])
+        telemetry.observed(observed)
+        new = sorted(observed.unknown.keys() - self._unknown)[: NAMED - len(self._unknown)]
+        if new:
+            self._unknown.update(new)
+            log.warning(
+                "samples of models that are not watched: %s; start the monitor with --model for them too",
+                ", ".join(new),
+            )
+
+    def _refuse(self, message: Message, detail: str) -> None:
+        limits = self._settings.events
+        self._bad += 1
+        if self._records >= limits.bad_window:
+            if self._bad > limits.max_bad_ratio * self._records:
+                raise MonitorError(
+                    f"{self._bad} of the last {self._records} records of {self._topic} are bad; the limit is "
+                    f"events.max_bad_ratio = {limits.max_bad_ratio}. The last, at offset {message.offset()}: {detail}. Correct "
+                    "topics.samples, or raise the limit, and start again"
+                )
+            self._records = self._bad = 0
+        self._letters.send(message, reason=REASON, detail=detail)
+        metrics.DEAD_LETTERS.labels(REASON).inc()
+
+    def _checkpoint(self) -> None:
+        monitor = self._monitor
+        self._saved_at = time.monotonic()
+        if monitor is None or not self._unsaved:
+            return
+        for verdict in self._verdicts:
+            self._outlet.send(
+                self._settings.topics.drift, verdict.model.encode(), msgspec.json.encode(verdict)
+            )
+        self._outlet.flush()
+        self._letters.flush()
+        lost = commit(self._consumer, self._topic, {0: monitor.next}, self._settings.kafka.delivery_timeout_s)
+        if lost is not None:
+            log.warning("the samples are another monitor's now: %s", lost)
+            self._drop()
+            return
+        for key, value in monitor.changes().items():
+            self._outlet.send(self._changelog, key, value)
+        self._outlet.flush()
+        telemetry.written(self._verdicts)
+        telemetry.standing(monitor.status())
+        self._verdicts, self._unsaved = [], 0
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if not partitions:
+            return
+        monitor = self._make()
+        begin, state = time.monotonic(), dict[bytes, bytes]()
+        for message in read_to_end(self._settings.kafka, self._changelog):
+            key, value = message.key(), message.value()
+            assert isinstance(key, bytes)
+            state.pop(key, None)
+            if isinstance(value, bytes):
+                state[key] = value
+        monitor.restore(state)
+        low, high = consumer.get_watermark_offsets(partitions[0], timeout=topics.TIMEOUT_S)
+        if monitor.next > high:
+            raise MonitorError(
+                f"{self._changelog} goes on at offset {monitor.next} of {self._topic}, which ends at {high}: it is not the topic "
+                "that was watched. Delete the changelog and create it again with `eddyline topics`, or use another engine.id"
+            )
+        if 0 < monitor.next < low:
+            log.warning(
+                "samples %d to %d were deleted before they were watched; go on with what is there. Keep them longer: "
+                "topics.retention_h",
+                monitor.next,
+                low - 1,
+            )
+        start = max(low, monitor.resume)
+        consumer.incremental_assign([TopicPartition(self._topic, 0, start)])
+        self._monitor, self._fetched = monitor, []
+        self._verdicts, self._unsaved, self._saved_at = [], 0, time.monotonic()
+        metrics.MONITOR_WATCHING.set(1)
+        telemetry.standing(monitor.status())
+        models = ", ".join(sorted({identity.model for identity in monitor.status()}))
+        self._say(
+            f"watching {self._topic} from offset {max(low, monitor.next)} for drift of {models}: {len(monitor.status())} "
+            f"panels, {len(state)} records restored in {time.monotonic() - begin:.1f} s"
+        )
+
+    def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
+        self._checkpoint()
+        self._drop()
+
+    def _lost(self, _: Consumer, __: list[TopicPartition]) -> None:
+        if self._monitor is not None:
+            log.warning(
+                "the group gave the samples to another monitor, which goes on from the last checkpoint"
+            )
+        self._drop()
+
+    def _drop(self) -> None:
+        self._monitor, self._fetched, self._verdicts, self._unsaved = None, [], [], 0
+        metrics.MONITOR_WATCHING.set(0)
+        telemetry.clear()
+
+
+def group(settings: Settings) -> str:
+    """The monitor's consumer group."""
+    return f"{settings.engine.id}-monitor"
+
+
+def check(settings: Settings) -> None:
+    """Raise :class:`MonitorError` unless the topics that the monitor needs are there, and are what it needs."""
+    try:
+        present = topics.partition_counts(settings)
+    except topics.TopicError as error:
+        raise MonitorError(str(error)) from error
+    alone = (settings.topics.samples, settings.topics.drift, topics.monitor_changelog(settings.engine.id))
+    needed = (*alone, settings.topics.dead_letters)
+    if missing := [name for name in needed if name not in present]:
+        raise MonitorError(f"there is no topic {', '.join(missing)}; create it with `eddyline topics`")
+    if wrong := {name: present[name] for name in alone if present[name] != 1}:
+        raise MonitorError(
+            f"{wrong}: these topics have one partition each, because drift is seen in one order of all samples; delete them "
+            "and create them again with `eddyline topics`"
+        )
+
+
+def run(process: MonitorProcess) -> None:
+    """Run ``process`` until SIGTERM or SIGINT."""
+    for signal_ in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signal_, process.stop)
+    process.run()
+
+
+def _taken(message: Message) -> int:
+    kind, moment = message.timestamp()
+    return moment if kind else 0
+
+
+def _value(message: Message) -> bytes | None:
+    value = message.value()
+    return value.encode() if isinstance(value, str) else value

@@ -1,0 +1,53 @@
+"""The models that are watched, opened from their bundles: what a monitor is made of. The command line calls."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectors.monitor import Monitor
+from detectors.witnesses import witnesses
+from model.bundle import BundleError, check_spec, verify
+from model.bundle import read as read_bundle
+from model.features import feature_spec
+from model.reference import Reference
+from model.reference import read as read_reference
+from model.usecase import UseCase
+
+log = logging.getLogger(__name__)
+
+
+def references(usecase: UseCase, bundles: Sequence[Path]) -> dict[str, Reference]:
+    """The reference of each of ``bundles``, by model version; raises :class:`model.bundle.BundleError`."""
+    found: dict[str, Reference] = {}
+    for path in bundles:
+        bundle = read_bundle(path)
+        check_spec(bundle, feature_spec(usecase))
+        verify(bundle)
+        version = bundle.manifest.version
+        if version in found:
+            raise BundleError(f"{path}: model {version} is given twice; give each version once")
+        found[version] = read_reference(bundle)
+    return found
+
+
+def maker(usecase: UseCase, bundles: Sequence[Path]) -> Callable[[], Monitor]:
+    """What makes a monitor of ``bundles`` that has seen nothing; tells in the log what it cannot watch.
+
+    Raises :class:`model.bundle.BundleError`.
+    """
+    known = references(usecase, bundles)
+    asked, missing = witnesses(usecase.drift.witnesses, usecase.drift.events_between_false_alarms)
+    if missing:
+        log.warning(
+            "alibi-detect is not installed: these witnesses of [drift] are not asked: %s. Verdicts go without them; "
+            "`pip install eddyline[alibi]` adds them (its licence: README)",
+            ", ".join(missing),
+        )
+    for (version, name), rare in Monitor(usecase, known).unwatched.items():
+        log.warning(
+            "model %s: %d values of %s are too rare in the reference to be watched on their own: %s%s",
+            *(version, len(rare), name, ", ".join(map(repr, rare[:10])), ", …" if len(rare) > 10 else ""),
+        )
+    return lambda: Monitor(usecase, known, asked)

@@ -1,0 +1,184 @@
+"""The monitor: several models of one use case, from samples to verdicts. No Kafka, no clock.
+
+:mod:`detectors.app` feeds it from the ``samples`` topic and :mod:`detectors.offline` from a replay. It tells bad samples,
+repeats and unknown models from those that are watched, by the :mod:`detectors.panels` of each model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import numpy as np
+
+from detectors.episode import Identity
+from detectors.panel import Panel, Status
+from detectors.panels import Panels
+from detectors.rows import Schema
+from detectors.samples import MEMORY, Repeats, Sample, SampleError, SampleRecord, check, decode, rows_of
+from detectors.verdict import Verdict
+from detectors.witnesses import Witness
+from model.features import feature_spec
+from model.reference import Reference
+from model.usecase import UseCase
+
+_NEXT = b'["next"]'  # the key of the monitor's own record; panels' have four parts
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A record that is no sample, and why."""
+
+    offset: int
+    detail: str
+
+
+class Observed(msgspec.Struct):
+    """What came of some records. ``unknown`` counts the samples of models that are not watched, by version.
+
+    ``unwatched`` counts, by model and slice, those whose value has no panel of its own; ``latest`` is the time of the
+    latest decision, ms, 0 if there was none.
+    """
+
+    verdicts: list[Verdict] = []
+    bad: list[Bad] = []
+    scored: int = 0
+    matured: int = 0
+    repeated: int = 0
+    unknown: Counter[str] = msgspec.field(default_factory=Counter)
+    unwatched: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)
+    latest: int = 0
+
+
+class Monitor:
+    """Watches the models that ``references`` names, each with its reference; asks ``witnesses`` once one alarms.
+
+    Verdicts depend on the samples and their offsets alone, not on how they are cut into calls.
+    """
+
+    def __init__(
+        self, usecase: UseCase, references: Mapping[str, Reference], witnesses: Sequence[Witness] = ()
+    ) -> None:
+        spec = feature_spec(usecase)
+        self._schema = Schema(spec.numeric, tuple(column.name for column in spec.categorical))
+        self._models = {
+            version: Panels(usecase, version, self._schema, reference, witnesses)
+            for version, reference in references.items()
+        }
+        self._repeats = Repeats()
+        self._next = self._kept = 0
+        self._written: dict[
+            Identity, int
+        ] = {}  # the offset that each panel had when its state was last written
+
+    @property
+    def next(self) -> int:
+        """The offset of the first sample that has not been seen."""
+        return self._next
+
+    @property
+    def resume(self) -> int:
+        """The offset to read on from: records before :attr:`next` are not watched again, but repeats are known by them.
+
+        So the memory of repeats is in no state, and yet nobody can tell a monitor that was restored.
+        """
+        return max(0, self._next - MEMORY)
+
+    @property
+    def unwatched(self) -> dict[tuple[str, str], list[str]]:
+        """By model and slice, the values of the reference that are too rare to be watched on their own."""
+        return {
+            (version, name): rare
+            for version, model in self._models.items()
+            for name, rare in model.rare.items()
+            if rare
+        }
+
+    def observe(self, records: Sequence[SampleRecord]) -> Observed:
+        """Take ``records`` in, in the order of their offsets."""
+        observed = Observed()
+        fresh: dict[str, list[tuple[Sample, SampleRecord]]] = {}
+        for record in records:
+            sample = self._sample(record, observed)
+            if sample is not None:
+                fresh.setdefault(sample.model, []).append((sample, record))
+        for version, found in fresh.items():
+            received = [record.received for _, record in found]
+            rows = rows_of([sample for sample, _ in found], received, self._schema)
+            at = np.array([record.offset for _, record in found], np.int64)
+            observed.verdicts += self._models[version].observe(rows, at, observed.unwatched)
+        return observed
+
+    def _sample(self, record: SampleRecord, observed: Observed) -> Sample | None:
+        """The sample in ``record`` if it is to be watched; otherwise why not is counted."""
+        new = record.offset >= self._next
+        self._next = max(self._next, record.offset + 1)
+        try:
+            sample = decode(record.value)
+            repeated = self._repeats.add(record.offset, sample)
+            if not new:
+                return None
+            observed.latest = max(observed.latest, sample.time)
+            if repeated:
+                observed.repeated += 1
+                return None
+            if sample.model not in self._models:
+                observed.unknown[sample.model] += 1
+                return None
+            check(sample, self._schema)
+        except SampleError as error:
+            if new:
+                observed.bad.append(Bad(record.offset, str(error)))
+            return None
+        observed.scored += sample.label is None
+        observed.matured += sample.label is not None
+        return sample
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """The changelog's records since the last call, to be written in this order; None is a tombstone.
+
+        The one that says where to go on comes last: until it is there, what the others know already is given again,
+        and passed over by them.
+        """
+        changed: dict[bytes, bytes | None] = {}
+        for panel, identity in self._panels():
+            if panel.offset == self._written.get(identity, -1):
+                continue
+            self._written[identity] = panel.offset
+            for name, value in panel.changes().items():
+                changed[_key(identity, name)] = value
+        if self._next != self._kept:
+            changed[_NEXT] = b"%d" % self._next
+            self._kept = self._next
+        return changed
+
+    def restore(self, records: Mapping[bytes, bytes]) -> None:
+        """Go on from the changelog's ``records``, the last of each key; those of models not watched are passed over."""
+        found: dict[tuple[str, ...], dict[str, bytes]] = {}
+        for key, value in records.items():
+            if key == _NEXT:
+                self._next = self._kept = int(value)
+            else:
+                *where, name = json.loads(key)
+                found.setdefault(tuple(where), {})[name] = value
+        for panel, identity in self._panels():
+            state = found.get((identity.model, identity.slice, identity.value))
+            if state is not None:
+                panel.restore(state)
+                self._written[identity] = panel.offset
+
+    def status(self) -> dict[Identity, Status]:
+        """How each panel stands."""
+        return {identity: panel.status() for panel, identity in self._panels()}
+
+    def _panels(self) -> list[tuple[Panel, Identity]]:
+        return [
+            (panel, identity)
+            for panels in self._models.values()
+            for identity, panel in panels.by_identity.items()
+        ]
+
+
+def _key(identity: Identity, name: str) -> bytes:
+    return json.dumps([identity.model, identity.slice, identity.value, name]).encode()

@@ -1,0 +1,110 @@
+"""The panels of a model: one watches all its decisions, and one each every value of a slice. The monitor has them.
+
+They share the model's budget: together they raise one false alarm in ``events_between_false_alarms`` of its decisions.
+Half of it is the first panel's if there are slices, and all of it otherwise; the slices share the other half evenly. The
+panels of one slice see different decisions, so that their rates add up to that of one panel which sees them all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from detectors.episode import Identity
+from detectors.panel import Panel, Policy
+from detectors.rows import Rows, Schema
+from detectors.verdict import Verdict
+from detectors.witnesses import Witness
+from model.reference import Reference
+from model.usecase import UseCase
+
+LEAST_ROWS = 200  # of the reference, that a value of a slice needs to be watched on its own
+OVERALL = 0.5  # share of the budget that the panel of all decisions has, where there are slices
+
+
+class Panels:
+    """The panels of the model ``version``, by identity; ``rare`` are the values of each slice that have none."""
+
+    def __init__(
+        self,
+        usecase: UseCase,
+        version: str,
+        schema: Schema,
+        reference: Reference,
+        witnesses: Sequence[Witness],
+    ) -> None:
+        drift, known = usecase.drift, _rows(reference)
+        overall, each = budget(drift.events_between_false_alarms, len(drift.slices))
+        policy = Policy(threshold=overall, labels=drift.labels, alpha=drift.alpha)
+        self._all = Identity(usecase.name, version, "", "")
+        self.by_identity = {self._all: Panel(self._all, schema, known, policy, witnesses, drift.slices)}
+        self.rare: dict[str, list[str]] = {}
+        self._slices: list[tuple[str, int, dict[str, Panel]]] = []  # name, column and panels by value
+        policy = msgspec.structs.replace(policy, threshold=each)
+        for name in drift.slices:
+            column = schema.categorical.index(name)
+            where = _where(known, column)
+            others = [other for other in drift.slices if other != name]
+            panels = {}
+            for value, rows in where.items():
+                if value is None or len(rows) < LEAST_ROWS:
+                    continue
+                identity = Identity(usecase.name, version, name, value)
+                panels[value] = Panel(identity, schema, known[rows], policy, witnesses, others)
+                self.by_identity[identity] = panels[value]
+            self.rare[name] = sorted(value for value in where if value is not None and value not in panels)
+            self._slices.append((name, column, panels))
+        self._version = version
+
+    def observe(
+        self, rows: Rows, at: NDArray[np.int64], unwatched: Counter[tuple[str, str]]
+    ) -> list[Verdict]:
+        """Show ``rows``, at the offsets ``at`` [n], to the panels; counts by model and slice what has none."""
+        verdicts = self.by_identity[self._all].observe(rows, at)
+        for name, column, panels in self._slices:
+            for value, inside in _where(rows, column).items():
+                panel = None if value is None else panels.get(value)
+                if panel is None:
+                    unwatched[self._version, name] += len(inside)
+                else:
+                    verdicts += panel.observe(rows[inside], at[inside])
+        return verdicts
+
+
+def budget(events_between_false_alarms: float, slices: int) -> tuple[float, float]:
+    """The thresholds of a model's panel of all its decisions, and of each panel of a slice, of which there are so many.
+
+    >>> budget(50_000, 2)
+    (100000.0, 200000.0)
+    """
+    if not slices:
+        return float(events_between_false_alarms), float("inf")
+    return events_between_false_alarms / OVERALL, events_between_false_alarms * slices / (1 - OVERALL)
+
+
+def _rows(reference: Reference) -> Rows:
+    n = len(reference)
+    return Rows(
+        numeric=reference.numeric.astype(np.float64),
+        categorical=reference.categorical,
+        score=reference.score.astype(np.float64),
+        label=reference.label.astype(np.float64),
+        time=reference.time,
+        received=np.zeros(n, np.int64),
+        key=np.arange(n, dtype=np.uint64),
+    )
+
+
+def _where(rows: Rows, column: int) -> dict[str | None, NDArray[np.int64]]:
+    """Of each value of the categorical ``column``, the rows that have it.
+
+    Not by NumPy's comparison, which takes strings for equal that differ in NULs at their end.
+    """
+    found: dict[str | None, list[int]] = {}
+    for row, value in enumerate(rows.categorical[:, column].tolist()):
+        found.setdefault(value, []).append(row)
+    return {value: np.array(at, np.int64) for value, at in found.items()}
