@@ -9,7 +9,7 @@ PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
-.PHONY: setup demo test check bench bench-stream bench-quality up lock
+.PHONY: setup demo test check bench bench-stream bench-quality bench-drift up lock
 
 setup: .venv/.ready
 
@@ -36,7 +36,7 @@ test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
 	$(RUN) pytest
 
-bench: bench-stream bench-quality ## every benchmark
+bench: bench-stream bench-quality bench-drift ## every benchmark
 
 bench-stream: setup ## events a second a core against plain Faust, Quix Streams and Bytewax
 	tests/kafka/install.sh
@@ -46,6 +46,11 @@ bench-stream: setup ## events a second a core against plain Faust, Quix Streams 
 DATA ?=
 bench-quality: setup ## AUC and log-loss against boosting and logistic regression, frozen and monthly; replay's speed
 	$(RUN) tests.bench.quality $(if $(DATA),--data $(DATA))
+
+# `make bench-drift CSV=…` takes a CSV whose last column is a binary class; by default the stream is generated.
+CSV ?=
+bench-drift: setup ## false alarms, delays, kinds of drift, data faults, cost; against river and alibi-detect
+	$(RUN) tests.bench.drift $(if $(CSV),--csv $(CSV))
 
 up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 	tests/kafka/install.sh
