@@ -197,7 +197,7 @@ def monitor(usecase: Path, models: tuple[Path, ...], settings: Any) -> None:
     from detectors import app
 
     try:
-        app.check(settings)
+        app.check(settings, declared.drift.block)
     except app.MonitorError as error:
         _stop(error)
     make = _monitor(declared, models)
