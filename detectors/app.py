@@ -230,8 +230,16 @@ def group(settings: Settings) -> str:
     return f"{settings.engine.id}-monitor"
 
 
-def check(settings: Settings) -> None:
-    """Raise :class:`MonitorError` unless the topics that the monitor needs are there, and are what it needs."""
+def check(settings: Settings, block_s: float) -> None:
+    """Raise :class:`MonitorError` unless the topics that the monitor needs are there, and are what it needs.
+
+    ``block_s`` is the length of a block: until it is over its samples are in the topic only.
+    """
+    if 2 * block_s > settings.topics.retention_h * 3600:
+        raise MonitorError(
+            f"drift.block is {block_s / 3600:g} h and topics.retention_h {settings.topics.retention_h:g}: samples must be kept "
+            "for two blocks at least; keep them longer, or make blocks shorter"
+        )
     try:
         present = topics.partition_counts(settings)
     except topics.TopicError as error:

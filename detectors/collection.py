@@ -9,6 +9,7 @@ import numpy as np
 
 from detectors.rows import Rows, concatenate
 
+PIECE = 250  # rows: of 200 columns, some 220 kB, well below what Kafka takes in one record
 _ENDS = ("numeric", "score", "label")  # kept as float32: they came as that
 
 
@@ -39,14 +40,17 @@ class Collection:
             self._loose.append(rows)
             self._count += len(rows)
 
-    def seal(self, number: int) -> bytes | None:
-        """Make the loose rows piece ``number`` and return it as bytes; None if there are none."""
-        if not self._loose:
-            return None
-        piece = concatenate(self._loose)
-        self._loose = []
-        self._pieces[number] = piece
-        return pack(piece)
+    def seal(self, number: int) -> list[tuple[int, bytes]]:
+        """Make pieces of the loose rows, numbered from ``number`` on, and return them as bytes."""
+        found: list[tuple[int, bytes]] = []
+        if self._loose:
+            loose = concatenate(self._loose)
+            self._loose = []
+            for begin in range(0, len(loose), PIECE):
+                piece = loose[begin : begin + PIECE]
+                self._pieces[number + len(found)] = piece
+                found.append((number + len(found), pack(piece)))
+        return found
 
     def drop_first(self, count: int) -> None:
         """Forget the first ``count`` rows; the rest are loose again."""

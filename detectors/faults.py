@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.pace import LATE, Pace, behind_newest, lags, rate
+from detectors.pace import LATE, Pace, lags
 from detectors.rows import Float64, Rows, Schema
 from detectors.units import unit_changes
 from detectors.verdict import Fault
@@ -35,10 +35,13 @@ SKEWED = 0.3  # share of rows with a clock that is off; more than lie beyond a q
 FAR = 5.0  # times the lag's interquartile range, and at least ``LATE``: how far off a clock is
 
 
-def faults(reference: Rows, window: Rows, schema: Schema, before: Pace | None) -> list[Fault]:
+def faults(
+    reference: Rows, window: Rows, schema: Schema, before: Pace | None = None, now: Pace | None = None
+) -> list[Fault]:
     """What is wrong with ``window``, some 300 rows or more after an alarm, against ``reference`` (1,000 or more).
 
-    Checks of time need ``before``, the pace until the alarm; without it, or where times are not known, they find nothing.
+    Checks of time need the pace ``before`` the alarm and that of ``now``; without these, or where times are not known, they
+    find nothing.
     """
     numeric = list(zip(schema.numeric, reference.numeric.T, window.numeric.T, strict=True))
     codes = [_codes(*each) for each in zip(reference.categorical.T, window.categorical.T, strict=True)]
@@ -50,8 +53,8 @@ def faults(reference: Rows, window: Rows, schema: Schema, before: Pace | None) -
         *_null_fields([*numeric, *categorical]),
         *_unknown_values(categorical),
         *_duplicate_flood(reference, window, codes),
-        *(_bot_burst(reference, window, before) if before else ()),
-        *(_clock_skew(window, before) if before else ()),
+        *(_bot_burst(reference, window, before, now) if before and now else ()),
+        *(_clock_skew(window, before, now) if before and now else ()),
     ]
 
 
@@ -146,9 +149,8 @@ def _copies(values: Float64) -> float:
     return 1 - len(np.unique(hashes)) / len(hashes)
 
 
-def _bot_burst(reference: Rows, window: Rows, before: Pace) -> Iterator[Fault]:
-    now = rate(window.time)
-    if not now or not before.rate or now < FASTER * before.rate:
+def _bot_burst(reference: Rows, window: Rows, before: Pace, now: Pace) -> Iterator[Fault]:
+    if not now.rate or not before.rate or now.rate < FASTER * before.rate:
         return
     known, some = reference[:: max(1, len(reference) // 1000)], window[:: max(1, len(window) // 300)]
     ordered, present = np.sort(known.numeric, axis=0), (~np.isnan(known.numeric)).sum(axis=0)
@@ -164,7 +166,7 @@ def _bot_burst(reference: Rows, window: Rows, before: Pace) -> Iterator[Fault]:
         yield Fault(
             "bot-burst",
             "",
-            f"{now / before.rate:.1f} times as many rows an hour, {crowd:.0%} nearly identical, before {visited:.1%}",
+            f"{now.rate / before.rate:.1f} times as many rows an hour, {crowd:.0%} nearly identical, before {visited:.1%}",
         )
 
 
@@ -177,21 +179,22 @@ def _near(rows: Rows, anchor: Rows, scale: Float64) -> float:
     return float((distance <= NEAR).mean())
 
 
-def _clock_skew(window: Rows, before: Pace) -> Iterator[Fault]:
-    now = lags(window.time, window.received)
-    if before.lag is not None and before.lag_spread is not None and len(now) >= 50:
+def _clock_skew(window: Rows, before: Pace, now: Pace) -> Iterator[Fault]:
+    lag = lags(window.time, window.received)
+    if before.lag is not None and before.lag_spread is not None and len(lag) >= 50:
         off = max(LATE, FAR * before.lag_spread)
         for share, way in (
-            ((now < before.lag - off).mean(), "ahead"),
-            ((now > before.lag + off).mean(), "behind"),
+            ((lag < before.lag - off).mean(), "ahead"),
+            ((lag > before.lag + off).mean(), "behind"),
         ):
             if share >= SKEWED:
                 yield Fault(
                     "clock-skew", "", f"{share:.0%} of the event times are {off / 6e4:.0f} min or more {way}"
                 )
                 return
-    late = float((behind_newest(window, before.newest) > LATE).mean())
-    if late - before.late >= SKEWED:
+    if now.late - before.late >= SKEWED:
         yield Fault(
-            "clock-skew", "", f"{late:.0%} of the rows lie 10 min behind the newest, before {before.late:.1%}"
+            "clock-skew",
+            "",
+            f"{now.late:.0%} of the rows lie 10 min behind the newest, before {before.late:.1%}",
         )

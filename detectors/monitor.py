@@ -15,7 +15,7 @@ import numpy as np
 
 from detectors.episode import Identity
 from detectors.panel import Panel, Status
-from detectors.panels import Panels
+from detectors.panels import Panels, PanelsMark
 from detectors.rows import Schema
 from detectors.samples import MEMORY, Repeats, Sample, SampleError, SampleRecord, check, decode, rows_of
 from detectors.verdict import Verdict
@@ -24,7 +24,7 @@ from model.features import feature_spec
 from model.reference import Reference
 from model.usecase import UseCase
 
-_NEXT = b'["next"]'  # the key of the monitor's own record; panels' have four parts
+_NEXT = b'["next"]'  # the key of the monitor's own record; a model's has two parts, a panel's four
 
 
 class Bad(msgspec.Struct, frozen=True):
@@ -68,6 +68,10 @@ class Monitor:
         }
         self._repeats = Repeats()
         self._next = self._kept = 0
+        self._waiting: dict[
+            str, int
+        ] = {}  # by model, from which offset on rows waited when this was restored
+        self._marks: dict[str, PanelsMark] = {}  # as they were last written
         self._written: dict[
             Identity, int
         ] = {}  # the offset that each panel had when its state was last written
@@ -79,11 +83,11 @@ class Monitor:
 
     @property
     def resume(self) -> int:
-        """The offset to read on from: records before :attr:`next` are not watched again, but repeats are known by them.
+        """The offset to read on from: before :attr:`next` lie rows whose blocks were not over, and what repeats are known by.
 
-        So the memory of repeats is in no state, and yet nobody can tell a monitor that was restored.
+        So neither is in the state, and yet nobody can tell a monitor that was restored.
         """
-        return max(0, self._next - MEMORY)
+        return max(0, min([self._next, *self._waiting.values()]) - MEMORY)
 
     @property
     def unwatched(self) -> dict[tuple[str, str], list[str]]:
@@ -118,7 +122,9 @@ class Monitor:
             sample = decode(record.value)
             repeated = self._repeats.add(record.offset, sample)
             if not new:
-                return None
+                return (
+                    None if repeated or sample.model not in self._models else _checked(sample, self._schema)
+                )
             observed.latest = max(observed.latest, sample.time)
             if repeated:
                 observed.repeated += 1
@@ -126,7 +132,7 @@ class Monitor:
             if sample.model not in self._models:
                 observed.unknown[sample.model] += 1
                 return None
-            check(sample, self._schema)
+            _checked(sample, self._schema)
         except SampleError as error:
             if new:
                 observed.bad.append(Bad(record.offset, str(error)))
@@ -148,6 +154,11 @@ class Monitor:
             self._written[identity] = panel.offset
             for name, value in panel.changes().items():
                 changed[_key(identity, name)] = value
+        for version, panels in self._models.items():
+            mark = panels.mark()
+            if mark != self._marks.get(version):
+                self._marks[version] = mark
+                changed[_key_of_mark(version)] = msgspec.json.encode(mark)
         if self._next != self._kept:
             changed[_NEXT] = b"%d" % self._next
             self._kept = self._next
@@ -161,12 +172,25 @@ class Monitor:
                 self._next = self._kept = int(value)
             else:
                 *where, name = json.loads(key)
-                found.setdefault(tuple(where), {})[name] = value
+                if len(where) > 1:
+                    found.setdefault(tuple(where), {})[name] = value
+                elif name in self._models:
+                    self._marks[name] = mark = msgspec.json.decode(value, type=PanelsMark)
+                    self._models[name].resume(mark)
+                    if mark.first is not None:
+                        self._waiting[name] = mark.first
         for panel, identity in self._panels():
             state = found.get((identity.model, identity.slice, identity.value))
             if state is not None:
                 panel.restore(state)
                 self._written[identity] = panel.offset
+
+    def finish(self) -> Observed:
+        """Watch what waits for its block to end, because no more records are to come."""
+        observed = Observed()
+        for panels in self._models.values():
+            observed.verdicts += panels.finish(observed.unwatched)
+        return observed
 
     def status(self) -> dict[Identity, Status]:
         """How each panel stands."""
@@ -178,6 +202,15 @@ class Monitor:
             for panels in self._models.values()
             for identity, panel in panels.by_identity.items()
         ]
+
+
+def _checked(sample: Sample, schema: Schema) -> Sample:
+    check(sample, schema)
+    return sample
+
+
+def _key_of_mark(version: str) -> bytes:
+    return json.dumps(["blocks", version]).encode()
 
 
 def _key(identity: Identity, name: str) -> bytes:

@@ -29,11 +29,14 @@ class Offline:
         records = [SampleRecord(offset, 0, value) for offset, value in enumerate(samples, self._offset)]
         self._offset += len(records)
         observed = self._monitor.observe(records)
-        self._file.writelines(msgspec.json.encode(verdict) + b"\n" for verdict in observed.verdicts)
-        self.verdicts += observed.verdicts
+        self._tell(observed.verdicts)
         self.scored += observed.scored
         self.matured += observed.matured
         self.bad += observed.bad
+
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        self._file.writelines(msgspec.json.encode(verdict) + b"\n" for verdict in verdicts)
+        self.verdicts += verdicts
 
     def show(self) -> None:
         """Print what was watched, and the verdicts."""
@@ -50,5 +53,7 @@ class Offline:
         self._file = self._path.open("wb")
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # no more samples are to come: the last blocks are over
+            self._tell(self._monitor.finish().verdicts)
         self._file.close()

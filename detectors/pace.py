@@ -1,4 +1,4 @@
-"""Pace: how fast rows arrive and how late, before an alarm. The panel keeps it; :mod:`detectors.faults` compares with it."""
+"""Pace: how fast the rows of a block arrive, and how late. :mod:`detectors.faults` compares that before an alarm and after."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from detectors.rows import Float64, Rows
 
 HOUR = 3_600_000  # ms
 LATE = 600_000  # ms behind the newest event time, after which a row counts as late
-KEPT = 1000  # rows that a pace speaks of: the newest; 17 kB
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -20,70 +19,20 @@ class Pace(msgspec.Struct, frozen=True):
     lag: float | None  # ms from event time to receipt: the median
     lag_spread: float | None  # ms between its quartiles
     late: float  # share of rows whose event time lay more than ``LATE`` behind the newest before them
-    newest: int  # event time, ms
 
 
-class Kept(msgspec.Struct, array_like=True):
-    """What :meth:`Pacing.restore` takes: bytes of the newest rows' times, receipts and lateness."""
-
-    time: bytes
-    received: bytes
-    behind: bytes
-    newest: int | None
-
-
-class Pacing:
-    """The pace of the newest ``kept`` rows of a stream; a longer memory reacts later to a new time of the day."""
-
-    def __init__(self, kept: int = KEPT) -> None:
-        self._kept = kept
-        self._time: NDArray[np.int64] = np.empty(0, np.int64)
-        self._received: NDArray[np.int64] = np.empty(0, np.int64)
-        self._behind: NDArray[np.bool_] = np.empty(0, np.bool_)
-        self._newest: int | None = None
-
-    def add(self, rows: Rows) -> None:
-        """Take note of the next rows: some 10 µs a batch."""
-        if not len(rows):
-            return
-        behind = behind_newest(rows, self._newest) > LATE
-        self._newest = max(int(rows.time.max()), int(rows.time[0]) if self._newest is None else self._newest)
-        self._time = np.concatenate([self._time, rows.time])[-self._kept :]
-        self._received = np.concatenate([self._received, rows.received])[-self._kept :]
-        self._behind = np.concatenate([self._behind, behind])[-self._kept :]
-
-    def value(self) -> Pace | None:
-        """The pace; None before the first row."""
-        if self._newest is None:
-            return None
-        known = lags(self._time, self._received)
-        low, middle, high = np.quantile(known, (0.25, 0.5, 0.75)).tolist() if len(known) else (None,) * 3
-        return Pace(
-            rate=rate(self._time),
-            lag=middle,
-            lag_spread=None if low is None else high - low,
-            late=float(self._behind.mean()),
-            newest=self._newest,
-        )
-
-    def kept(self) -> Kept:
-        """What :meth:`restore` takes."""
-        return Kept(self._time.tobytes(), self._received.tobytes(), self._behind.tobytes(), self._newest)
-
-    def restore(self, kept: Kept) -> None:
-        """Go on from ``kept``."""
-        self._time, self._received = (
-            np.frombuffer(kept.time, np.int64),
-            np.frombuffer(kept.received, np.int64),
-        )
-        self._behind, self._newest = np.frombuffer(kept.behind, np.bool_), kept.newest
-
-
-def pace_of(rows: Rows) -> Pace | None:
-    """The pace of ``rows``, all of them; None of none."""
-    pacing = Pacing(max(1, len(rows)))
-    pacing.add(rows)
-    return pacing.value()
+def pace_of(rows: Rows, newest: int | None = None) -> Pace | None:
+    """The pace of ``rows``, in the order in which they arrived; None of none. ``newest`` is the newest event time before."""
+    if not len(rows):
+        return None
+    known = lags(rows.time, rows.received)
+    low, middle, high = np.quantile(known, (0.25, 0.5, 0.75)).tolist() if len(known) else (None,) * 3
+    return Pace(
+        rate=rate(rows.time),
+        lag=middle,
+        lag_spread=None if low is None else high - low,
+        late=float((behind_newest(rows, newest) > LATE).mean()),
+    )
 
 
 def rate(time: NDArray[np.int64]) -> float | None:
@@ -103,7 +52,7 @@ def lags(time: NDArray[np.int64], received: NDArray[np.int64]) -> Float64:
     return (received[known] - time[known]).astype(np.float64)
 
 
-def behind_newest(rows: Rows, newest: int | None) -> NDArray[np.int64]:
-    """How many ms [n] each row lies behind the newest event time before it, ``newest`` being that before the first."""
-    before = np.concatenate([rows.time[:1] if newest is None else [newest], rows.time[:-1]]).astype(np.int64)
-    return np.asarray(np.maximum.accumulate(before) - rows.time, np.int64)
+def behind_newest(rows: Rows, newest: int | None = None) -> NDArray[np.int64]:
+    """How many ms [n] each row lies behind the newest event time until then; ``newest`` is that before the first."""
+    reached = np.maximum.accumulate(rows.time)
+    return np.asarray((reached if newest is None else np.maximum(reached, newest)) - rows.time, np.int64)

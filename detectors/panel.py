@@ -20,14 +20,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import diagnosis, episode, pace
+from detectors import diagnosis, episode
 from detectors.channels import of_labelled, of_scored
 from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
 from detectors.faults import faults
-from detectors.pace import Pacing
+from detectors.pace import Pace
 from detectors.rows import Rows, Schema
-from detectors.verdict import Kind, Verdict
+from detectors.verdict import Fault, Kind, Verdict
 from detectors.watch import Kept, Make, Pieces, Watch, loudest, step
 from detectors.witnesses import Witness
 
@@ -66,7 +66,7 @@ class _State(msgspec.Struct):
     features: Kept | None
     labels: Kept | None
     before: tuple[Pieces, Pieces]
-    pacing: pace.Kept
+    paces: tuple[Pace | None, Pace | None]
     verdict: Verdict | None
     settled: bool
     asked: int
@@ -97,22 +97,25 @@ class Panel:
         self._before = (Watch(of_scored, schema, reference), Watch(of_labelled, schema, reference))
         self._features: Watch | None = self._before[0]
         self._labels: Watch | None = self._before[1]
-        self._pacing = Pacing()  # while no episode is open
+        self._paces: tuple[Pace | None, Pace | None] = (None, None)  # before an episode, and of now
         self._verdict: Verdict | None = None  # of the episode that is open or was the last
         self._settled = True  # no episode is open
         self._begin_gathering()
 
     # --- rows
 
-    def observe(self, rows: Rows, at: NDArray[np.int64]) -> list[Verdict]:
-        """Take in ``rows``, which came at the sample offsets ``at`` [n], rising, and return the verdicts that they bring.
+    def observe(self, rows: Rows, at: NDArray[np.int64], pace: Pace | None = None) -> list[Verdict]:
+        """Take in ``rows``, numbered ``at`` [n], rising, and return the verdicts that they bring.
 
         A row without a label is a decision just scored, one with a label the same once its outcome is known. Rows up to
-        the last offset seen are passed over. How rows are divided among calls makes no difference.
+        the last number seen are passed over. How rows are divided among calls makes no difference, but for ``pace``,
+        which is how they arrived: without it faults of time are not seen.
         """
         new = at > self.offset
         if not new.all():
             rows, at = rows[new], at[new]
+        if pace is not None and len(rows):
+            self._paces = (self._paces[1] if self._settled else self._paces[0], pace)
         verdicts: list[Verdict] = []
         while len(rows):
             taken = self._advance(rows[:SEGMENT], at[:SEGMENT], verdicts)
@@ -126,9 +129,7 @@ class Panel:
             rows = rows[: self._until_enough(rows)]
         alarm = step(self._features, self._labels, rows, at, self._policy.threshold)
         taken = rows if alarm is None else rows[: int(np.searchsorted(at, alarm.offset)) + 1]
-        if self._settled:
-            self._pacing.add(taken[np.isnan(taken.label)])
-        else:
+        if not self._settled:
             self._gather(taken)
             if alarm is None:
                 self._proceed(verdicts)
@@ -212,7 +213,7 @@ class Panel:
         """Diagnose without labels, and look for data faults."""
         features, labels = self._before
         window = self._scored.rows
-        found = faults(features.reference, window, self._schema, self._pacing.value())
+        found = faults(features.reference, window, self._schema, *self._paces)
         if verdict.kind is Kind.FAULT and not found:
             self._verdict = episode.recovered(verdict, window)
             verdicts.append(self._verdict)
@@ -221,7 +222,7 @@ class Panel:
         told = diagnosis.diagnose(labels.reference, window, self._schema, self._policy.alpha, self._slices)
         if found:
             self._scored, self._labelled = Collection(), Collection()
-            if verdict.faults == tuple(found):
+            if _named(verdict.faults) == _named(found):
                 return
             self._verdict = episode.faulty(verdict, found, told, window)
         else:
@@ -269,10 +270,9 @@ class Panel:
         live += [watch.gathered for watch in watches if watch is not None and watch.gathered is not None]
         found: dict[str, bytes | None] = {}
         for collection in live:
-            piece = collection.seal(self._next_piece)
-            if piece is not None:
-                found[str(self._next_piece)] = piece
-                self._next_piece += 1
+            for number, piece in collection.seal(self._next_piece):
+                found[str(number)] = piece
+                self._next_piece = number + 1
         needed = {str(number) for collection in live for number in collection.pieces}
         # The state after the rows that it names, and before those go that it names no more.
         found[STATE] = msgspec.msgpack.encode(self._state())
@@ -310,7 +310,7 @@ class Panel:
             watch(of_scored, state.before[0]),
             watch(of_labelled, state.before[1]),
         )
-        self._pacing.restore(state.pacing)
+        self._paces = state.paces
         self._verdict, self._settled = state.verdict, state.settled
         if self._settled and self._features is not None and self._labels is not None:
             self._before = (self._features, self._labels)
@@ -324,7 +324,7 @@ class Panel:
             features=None if self._features is None else self._features.kept(),
             labels=None if self._labels is None else self._labels.kept(),
             before=(self._before[0].pieces, self._before[1].pieces),
-            pacing=self._pacing.kept(),
+            paces=self._paces,
             verdict=self._verdict,
             settled=self._settled,
             asked=self._asked,
@@ -352,3 +352,8 @@ class Panel:
             labelled=0 if self._labels is None else self._labels.detector.rows,
             kind=None if verdict is None else verdict.kind,
         )
+
+
+def _named(faults: Sequence[Fault]) -> set[tuple[str, str]]:
+    """What is wrong with which column; the details change with every row."""
+    return {(each.check, each.column) for each in faults}

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from detectors.blocks import Blocks, Mark, Released
 from detectors.episode import Identity
 from detectors.panel import Panel, Policy
 from detectors.rows import Rows, Schema
@@ -24,6 +25,15 @@ from model.usecase import UseCase
 
 LEAST_ROWS = 200  # of the reference, that a value of a slice needs to be watched on its own
 OVERALL = 0.5  # share of the budget that the panel of all decisions has, where there are slices
+
+
+class PanelsMark(msgspec.Struct, frozen=True):
+    """How far the blocks of a model are shown: rows until now, where either kind stands, and from which offset on rows wait."""
+
+    number: int
+    scored: Mark
+    matured: Mark
+    first: int | None
 
 
 class Panels:
@@ -59,19 +69,56 @@ class Panels:
             self.rare[name] = sorted(value for value in where if value is not None and value not in panels)
             self._slices.append((name, column, panels))
         self._version = version
+        self._length = round(drift.block * 1000)
+        self._number = 0  # rows shown to the panels: those are numbered, for what is read again
+        self._scored, self._matured = Blocks(self._length), Blocks(self._length)
+
+    @property
+    def first(self) -> int | None:
+        """The offset of the first row that waits for its block to end; None if none does."""
+        return min(
+            (each.first for each in (self._scored, self._matured) if each.first is not None), default=None
+        )
 
     def observe(
         self, rows: Rows, at: NDArray[np.int64], unwatched: Counter[tuple[str, str]]
     ) -> list[Verdict]:
-        """Show ``rows``, at the offsets ``at`` [n], to the panels; counts by model and slice what has none."""
-        verdicts = self.by_identity[self._all].observe(rows, at)
+        """Take in ``rows``, at the offsets ``at`` [n], and show the blocks that they end to the panels.
+
+        Counts by model and slice what has no panel.
+        """
+        known = ~np.isnan(rows.label)
+        ended = self._scored.add(rows[~known], at[~known]) + self._matured.add(rows[known], at[known])
+        ended.sort(key=lambda each: each.offset)
+        return [verdict for each in ended for verdict in self._show(each, unwatched)]
+
+    def finish(self, unwatched: Counter[tuple[str, str]]) -> list[Verdict]:
+        """Show the blocks that are not over: no more rows are to come."""
+        ended = self._scored.finish() + self._matured.finish()
+        return [verdict for each in ended for verdict in self._show(each, unwatched)]
+
+    def mark(self) -> PanelsMark:
+        """What :meth:`resume` takes."""
+        return PanelsMark(self._number, self._scored.mark, self._matured.mark, self.first)
+
+    def resume(self, mark: PanelsMark) -> None:
+        """Go on from ``mark``; the rows that waited are to be given again."""
+        self._number = mark.number
+        self._scored, self._matured = Blocks(self._length, mark.scored), Blocks(self._length, mark.matured)
+
+    def _show(self, block: Released, unwatched: Counter[tuple[str, str]]) -> list[Verdict]:
+        rows, matured = block.rows, not np.isnan(block.rows.label[0])
+        pace = None if matured else block.pace
+        at = np.arange(self._number, self._number + len(rows))
+        self._number += len(rows)
+        verdicts = self.by_identity[self._all].observe(rows, at, pace)
         for name, column, panels in self._slices:
             for value, inside in _where(rows, column).items():
                 panel = None if value is None else panels.get(value)
                 if panel is None:
                     unwatched[self._version, name] += len(inside)
                 else:
-                    verdicts += panel.observe(rows[inside], at[inside])
+                    verdicts += panel.observe(rows[inside], at[inside], pace)
         return verdicts
 
 

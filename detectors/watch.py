@@ -21,11 +21,12 @@ Pieces = list[int] | None  # of a gathered reference; None: the model's own
 
 
 class Kept(msgspec.Struct):
-    """What the changelog keeps of a watch; ``began`` is ms."""
+    """What the changelog keeps of a watch; ``began`` and ``latest`` are ms."""
 
     pieces: Pieces
     detector: State
     began: int
+    latest: int
 
 
 class Watch:
@@ -41,6 +42,7 @@ class Watch:
         self.channels = make(reference, schema)
         self.detector = EDetector(self.channels.lowest, self.channels.weight / 2)
         self._began = 0  # ms, the first row's time
+        self.latest = 0  # ms, of all rows; within a block they come in no order
 
     @property
     def pieces(self) -> Pieces:
@@ -55,17 +57,18 @@ class Watch:
     def add(self, factors: NDArray[np.float64], time: int) -> float:
         """Take in a row by its ``factors`` [K, B] and its ``time``, ms, and return the evidence."""
         if not self.detector.rows:
-            self._began = time
+            self._began = self.latest = time
+        self.latest = max(self.latest, time)
         return self.detector.add(factors, time - self._began)
 
     def kept(self) -> Kept:
         """What :meth:`resume` takes; the reference is kept apart."""
-        return Kept(self.pieces, self.detector.state(), self._began)
+        return Kept(self.pieces, self.detector.state(), self._began, self.latest)
 
     def resume(self, kept: Kept) -> None:
         """Go on from ``kept``, of a watch with the same reference."""
         self.detector.restore(kept.detector)
-        self._began = kept.began
+        self._began, self.latest = kept.began, kept.latest
 
 
 def step(
@@ -93,7 +96,7 @@ def step(
             loud = both[int(np.argmax(evidence))][0]
             return Alarm(
                 offset=int(at[row]),
-                time=times[row],
+                time=both[which][0].latest,
                 changed=loud.changed,
                 monitored=loud.detector.rows,
                 evidence=sum(evidence),

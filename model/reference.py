@@ -8,16 +8,18 @@ the monitor's: of a user's decisions in a block of event time the first counts, 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from model.bundle import AGAIN, REFERENCE, Bundle, BundleError, read_arrays
-from model.examples import Examples
 from model.features import Float32
 from model.usecase import Drift
+
+if TYPE_CHECKING:  # with it come pyarrow and a second of start-up, for a type's name
+    from model.examples import Examples
 
 
 class Reference(msgspec.Struct, frozen=True, eq=False):

@@ -38,6 +38,7 @@ age = { kind = "context", field = "age" }
 plan = { kind = "context", field = "plan", buckets = 8 }
 [drift]
 events_between_false_alarms = 5000
+block = "1h"
 reference = 2000
 labels = 400
 slices = ["plan"]

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors.faults import faults
-from detectors.pace import KEPT, LATE, Pace, Pacing, pace_of
+from detectors.pace import LATE, Pace, pace_of
 from detectors.rows import Float64, Rows, Schema, rows_of
 from tests.bench.injection import BURST, DRIFTS, FAULTS, HOUR, Injection, inject_drift, inject_fault
 
@@ -62,9 +62,14 @@ def reference(rng: np.random.Generator, n: int = 2000) -> Rows:
     return arriving(features(n, rng)[0], rng)
 
 
+def paces(rows: Rows) -> tuple[Pace | None, Pace | None]:
+    """How ``rows`` arrived before ``BEFORE``, and from then on."""
+    return pace_of(rows[:BEFORE]), pace_of(rows[BEFORE:], int(rows.time[:BEFORE].max()))
+
+
 def verdict(known: Rows, rows: Rows) -> set[str]:
     """The checks that fail of ``rows`` from ``BEFORE`` on."""
-    return {each.check for each in faults(known, rows[BEFORE:], SCHEMA, pace_of(rows[:BEFORE]))}
+    return {each.check for each in faults(known, rows[BEFORE:], SCHEMA, *paces(rows))}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -90,7 +95,7 @@ def test_a_drift_is_no_fault(kind: str, width: int) -> None:
         begin = int(np.searchsorted(index, location + width * seed // 4))
         rows = arriving(x[begin - BEFORE : begin + WINDOW], rng)
         known = arriving(x[1000:3000], rng)
-        assert not faults(known, rows[BEFORE:], proportions, pace_of(rows[:BEFORE]))
+        assert not faults(known, rows[BEFORE:], proportions, *paces(rows))
 
 
 def strong(kind: str, rng: np.random.Generator) -> Rows:
@@ -170,7 +175,7 @@ def test_nothing_is_said_of_time_where_none_is_known() -> None:
     rows = arriving(features(BEFORE + WINDOW, rng)[0], rng)
     skewed = inject_fault(rows, BEFORE, "clock-skew", rng, Injection(hours=5, share=1))
     timeless = msgspec.structs.replace(rows, time=rows.time * 0, received=rows.received * 0)
-    assert not faults(reference(rng), skewed[BEFORE:], SCHEMA, None)
+    assert not faults(reference(rng), skewed[BEFORE:], SCHEMA)
     assert not verdict(reference(rng), timeless)
 
 
@@ -184,19 +189,6 @@ def test_late_rows_tell_of_clocks_where_no_receipt_is_known() -> None:
     )
 
 
-def test_a_pace_is_the_same_from_batches() -> None:
-    """Of 700 rows in batches of any size; and of more it knows the newest."""
-    rng = np.random.default_rng(9)
-    rows = arriving(features(3000, rng)[0], rng)
-    pacing = Pacing()
-    assert pacing.value() is None
-    for begin in range(0, 700, 70):
-        pacing.add(rows[begin : begin + 70])
-    assert pace_of(rows[:700]) == pacing.value()
-    pacing.add(rows[700:])
-    assert pace_of(rows[-KEPT:]) == pacing.value()
-
-
 def test_a_pace_is_told_in_hours_and_milliseconds() -> None:
     """A row a minute, received 3 s later; then one that is eleven minutes late."""
     time = np.append(np.arange(1, 100) * 60_000, 99 * 60_000 - LATE - 1)
@@ -204,7 +196,7 @@ def test_a_pace_is_told_in_hours_and_milliseconds() -> None:
     pace = pace_of(msgspec.structs.replace(rows, received=time + 3000))
     assert pace is not None
     assert pytest.approx(60, rel=0.05) == pace.rate
-    assert Pace(pace.rate, lag=3000, lag_spread=0, late=0.01, newest=99 * 60_000) == pace
+    assert Pace(pace.rate, lag=3000, lag_spread=0, late=0.01) == pace
 
 
 def test_a_burst_is_as_fast_as_injected() -> None:

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from detectors.episode import Identity
+from detectors.pace import pace_of
 from detectors.panel import FIRST, Panel, Policy
 from detectors.rows import Rows, concatenate
 from detectors.verdict import Action, Kind, Verdict
@@ -147,9 +148,10 @@ def test_faults_of_time_are_told_from_the_pace_before() -> None:
     rows.numeric[QUIET:, 3] += 3.0
     watched = panel()
     twice, at = fed(rows)
-    found = watched.observe(twice[: 2 * QUIET], at[: 2 * QUIET])
+    found = watched.observe(twice[: 2 * QUIET], at[: 2 * QUIET], pace_of(rows[:QUIET]))
     watched = restarted(watched, {})
-    found += watched.observe(twice[2 * QUIET :], at[2 * QUIET :])
+    newest = int(rows.time[:QUIET].max())
+    found += watched.observe(twice[2 * QUIET :], at[2 * QUIET :], pace_of(rows[QUIET:], newest))
     fault = next(each for each in found if each.kind is Kind.FAULT)
     assert "clock-skew" in {each.check for each in fault.faults}
 
