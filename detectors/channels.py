@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from detectors.rows import Float64, Rows, Schema
 
-MARGIN = 2.5
+MARGIN = 2.0
 VALUES = 16  # of a category that are watched one by one; the rest together
 SCORE, LABEL = "score", "label"
 _OTHER = "\0other"
@@ -199,7 +199,7 @@ class _Contexts:
     """The residual where a column is in its upper half, and reversed in its lower; and within each frequent value."""
 
     def __init__(self, reference: Rows, schema: Schema) -> None:
-        self._medians = np.nan_to_num(np.nanmedian(_columns(reference), axis=0))
+        self._medians = np.array([_median(column) for column in _columns(reference).T])
         self._values = [
             (j, value)
             for j in range(len(schema.categorical))
@@ -233,6 +233,11 @@ def shown(value: str | None) -> str:
 
 def _columns(rows: Rows) -> Float64:
     return np.concatenate([rows.numeric, rows.score[:, None]], axis=1)
+
+
+def _median(column: Float64) -> float:
+    known = column[~np.isnan(column)]
+    return float(np.median(known)) if len(known) else 0.0
 
 
 def _label(rows: Rows) -> Float64:

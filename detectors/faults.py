@@ -1,4 +1,4 @@
-"""Faults: named checks that tell broken data from a drift of the world. The panel calls them on the rows after an alarm.
+"""Faults: named checks that tell broken data from a drift of the world. The panel calls them, after an alarm and on every block.
 
 A drift asks for another model, a fault for somebody who mends a pipeline; a model trained on faulty data is worse than
 none. Each check looks for what a drift does not do, and needs no labels. Faults may set in shortly after the window's
@@ -35,16 +35,10 @@ SKEWED = 0.3  # share of rows with a clock that is off; more than lie beyond a q
 FAR = 5.0  # times the lag's interquartile range, and at least ``LATE``: how far off a clock is
 
 
-def faults(
-    reference: Rows, window: Rows, schema: Schema, before: Pace | None = None, now: Pace | None = None
-) -> list[Fault]:
-    """What is wrong with ``window``, some 300 rows or more after an alarm, against ``reference`` (1,000 or more).
-
-    Checks of time need the pace ``before`` the alarm and that of ``now``; without these, or where times are not known, they
-    find nothing.
-    """
+def column_faults(reference: Rows, window: Rows, schema: Schema) -> list[Fault]:
+    """What is wrong with columns of ``window``, some 300 rows or more after an alarm, against ``reference`` (1,000 or more)."""
     numeric = list(zip(schema.numeric, reference.numeric.T, window.numeric.T, strict=True))
-    codes = [_codes(*each) for each in zip(reference.categorical.T, window.categorical.T, strict=True)]
+    codes = _coded(reference, window)
     categorical = [(name, old, new) for name, (old, new) in zip(schema.categorical, codes, strict=True)]
     return [
         *unit_changes(schema.numeric, reference.numeric, window.numeric),
@@ -52,10 +46,25 @@ def faults(
         *_frozen_fields(categorical, 1.0),
         *_null_fields([*numeric, *categorical]),
         *_unknown_values(categorical),
-        *_duplicate_flood(reference, window, codes),
-        *(_bot_burst(reference, window, before, now) if before and now else ()),
-        *(_clock_skew(window, before, now) if before and now else ()),
     ]
+
+
+def arrival_faults(reference: Rows, block: Rows, before: Pace | None, now: Pace | None) -> list[Fault]:
+    """What is wrong with how the rows of ``block``, 300 or more, came: they may change no column, and so raise no alarm.
+
+    ``now`` is their pace and ``before`` that of an earlier block; without these, or where times are not known, checks of
+    time find nothing.
+    """
+    block = block[: len(reference)]  # of more rows, more are alike
+    return [
+        *_duplicate_flood(reference, block, _coded(reference, block)),
+        *(_bot_burst(reference, block, before, now) if before and now else ()),
+        *(_clock_skew(block, before, now) if before and now else ()),
+    ]
+
+
+def _coded(reference: Rows, window: Rows) -> list[list[Float64]]:
+    return [_codes(*each) for each in zip(reference.categorical.T, window.categorical.T, strict=True)]
 
 
 def _codes(*columns: NDArray[np.object_]) -> list[Float64]:

@@ -170,7 +170,7 @@ def _moments(reference: Encoded, window: Encoded) -> tuple[float, int] | None:
     columns = reference.columns.shape[1]
     if least < ENOUGH * columns:
         return None
-    second = least >= ENOUGH * 2 * columns
+    second = least >= ENOUGH * 2 * columns and columns <= 4 * WIDE
     sides = [_features(each, second=second, odds=False) for each in (reference, window)]
     varied = sides[0].std(axis=0) + sides[1].std(axis=0) > 1e-9
     sides = [side[:, varied] for side in sides]
@@ -192,9 +192,9 @@ def _features(rows: Encoded, *, second: bool, odds: bool = True) -> Float64:
 
 
 def _basis(columns: Float64, ranked: int) -> Float64:
-    """1, z, and of ranks z² and steps."""
+    """1, z, and of ranks z² and, where they are few, steps."""
     ranks = columns[:, :ranked]
-    steps = (0.0,) if ranked > WIDE else (-0.5, 0.0, 0.5)
+    steps = () if ranked > WIDE else (-0.5, 0.0, 0.5)
     parts = [np.ones((len(columns), 1)), columns, ranks**2]
     parts += [(ranks > step * np.sqrt(3)).astype(np.float64) for step in steps]
     return np.concatenate(parts, axis=1)

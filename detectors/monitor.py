@@ -71,7 +71,7 @@ class Monitor:
         self._waiting: dict[
             str, int
         ] = {}  # by model, from which offset on rows waited when this was restored
-        self._marks: dict[str, PanelsMark] = {}  # as they were last written
+        self._marks = {version: panels.mark() for version, panels in self._models.items()}  # as last written
         self._written: dict[
             Identity, int
         ] = {}  # the offset that each panel had when its state was last written
@@ -156,7 +156,7 @@ class Monitor:
                 changed[_key(identity, name)] = value
         for version, panels in self._models.items():
             mark = panels.mark()
-            if mark != self._marks.get(version):
+            if mark != self._marks[version]:
                 self._marks[version] = mark
                 changed[_key_of_mark(version)] = msgspec.json.encode(mark)
         if self._next != self._kept:

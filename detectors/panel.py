@@ -24,7 +24,7 @@ from detectors import diagnosis, episode
 from detectors.channels import of_labelled, of_scored
 from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
-from detectors.faults import faults
+from detectors.faults import arrival_faults, column_faults
 from detectors.pace import Pace
 from detectors.rows import Rows, Schema
 from detectors.verdict import Fault, Kind, Verdict
@@ -33,7 +33,7 @@ from detectors.witnesses import Witness
 
 FIRST = 300  # scored rows of the first diagnosis
 SEGMENT = 256  # rows stepped through at once: bounds memory
-RESTLESS = 6  # times that gathering goes on because the rows are not at rest
+RESTLESS = 3  # times that gathering goes on because the rows are not at rest
 REST = 0.05  # p-value below which they are not
 
 STATE = "state"  # the changelog record that is not rows
@@ -66,7 +66,8 @@ class _State(msgspec.Struct):
     features: Kept | None
     labels: Kept | None
     before: tuple[Pieces, Pieces]
-    paces: tuple[Pace | None, Pace | None]
+    pace: Pace | None
+    arrival: list[Fault]
     verdict: Verdict | None
     settled: bool
     asked: int
@@ -97,7 +98,8 @@ class Panel:
         self._before = (Watch(of_scored, schema, reference), Watch(of_labelled, schema, reference))
         self._features: Watch | None = self._before[0]
         self._labels: Watch | None = self._before[1]
-        self._paces: tuple[Pace | None, Pace | None] = (None, None)  # before an episode, and of now
+        self._pace: Pace | None = None  # of the last block without a fault
+        self._arrival: list[Fault] = []  # what is wrong with how the latest block arrived
         self._verdict: Verdict | None = None  # of the episode that is open or was the last
         self._settled = True  # no episode is open
         self._begin_gathering()
@@ -114,9 +116,9 @@ class Panel:
         new = at > self.offset
         if not new.all():
             rows, at = rows[new], at[new]
-        if pace is not None and len(rows):
-            self._paces = (self._paces[1] if self._settled else self._paces[0], pace)
         verdicts: list[Verdict] = []
+        if pace is not None and len(rows):
+            self._arrive(rows[np.isnan(rows.label)], int(at[0]), pace, verdicts)
         while len(rows):
             taken = self._advance(rows[:SEGMENT], at[:SEGMENT], verdicts)
             self.offset = int(at[taken - 1])
@@ -136,6 +138,31 @@ class Panel:
         if alarm is not None:
             self._open(alarm, verdicts)
         return len(taken)
+
+    def _arrive(self, rows: Rows, number: int, pace: Pace, verdicts: list[Verdict]) -> None:
+        """Look at how a block arrived; a fault of that opens an episode by itself, since no column need change."""
+        features, labels = self._before
+        self._arrival = []
+        if len(rows) >= FIRST:
+            self._arrival = arrival_faults(features.reference, rows, self._pace, pace)
+        if not self._arrival:
+            self._pace = pace if self._settled else self._pace
+        elif self._settled:
+            evidence = sum(float(each.detector.evidence().sum()) for each in self._before)
+            begin, rows = int(rows.time.min()), rows[: self._policy.labels]
+            alarm = Alarm(
+                offset=number,
+                time=begin,
+                changed=begin,
+                monitored=features.detector.rows,
+                evidence=evidence,
+                threshold=self._policy.threshold,
+            )
+            self._open(alarm, verdicts)
+            assert self._verdict is not None
+            told = diagnosis.diagnose(labels.reference, rows, self._schema, self._policy.alpha, self._slices)
+            self._verdict = episode.faulty(self._verdict, self._arrival, told, rows)
+            verdicts.append(self._verdict)
 
     # --- an episode
 
@@ -213,7 +240,7 @@ class Panel:
         """Diagnose without labels, and look for data faults."""
         features, labels = self._before
         window = self._scored.rows
-        found = faults(features.reference, window, self._schema, *self._paces)
+        found = [*column_faults(features.reference, window, self._schema), *self._arrival]
         if verdict.kind is Kind.FAULT and not found:
             self._verdict = episode.recovered(verdict, window)
             verdicts.append(self._verdict)
@@ -310,7 +337,7 @@ class Panel:
             watch(of_scored, state.before[0]),
             watch(of_labelled, state.before[1]),
         )
-        self._paces = state.paces
+        self._pace, self._arrival = state.pace, state.arrival
         self._verdict, self._settled = state.verdict, state.settled
         if self._settled and self._features is not None and self._labels is not None:
             self._before = (self._features, self._labels)
@@ -324,7 +351,8 @@ class Panel:
             features=None if self._features is None else self._features.kept(),
             labels=None if self._labels is None else self._labels.kept(),
             before=(self._before[0].pieces, self._before[1].pieces),
-            paces=self._paces,
+            pace=self._pace,
+            arrival=self._arrival,
             verdict=self._verdict,
             settled=self._settled,
             asked=self._asked,

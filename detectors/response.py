@@ -83,6 +83,11 @@ def _undetermined(diagnosis: Diagnosis) -> tuple[Action, str]:
 
 
 def _covariate(diagnosis: Diagnosis) -> tuple[Action, str]:
+    if diagnosis.overlap < OVERLAP and not diagnosis.labelled:
+        return Action.WAIT, (
+            f"the decisions lie where the model has hardly any data (overlap {diagnosis.overlap:.2f}): it calls for "
+            "retraining once labels are known there"
+        )
     if diagnosis.overlap < OVERLAP:
         return Action.RETRAIN, (
             f"the decisions lie where the model has hardly any data (overlap {diagnosis.overlap:.2f}), so whether "

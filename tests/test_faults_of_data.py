@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors.faults import faults
+from detectors.faults import arrival_faults, column_faults
 from detectors.pace import LATE, Pace, pace_of
 from detectors.rows import Float64, Rows, Schema, rows_of
+from detectors.verdict import Fault
 from tests.bench.injection import BURST, DRIFTS, FAULTS, HOUR, Injection, inject_drift, inject_fault
 
 # Columns that repeat (a time of day, a tie of .38), lie in [0, 1], have heavy tails, zeros, gaps, or one value.
@@ -60,6 +61,13 @@ def arriving(numeric: Float64, rng: np.random.Generator) -> Rows:
 def reference(rng: np.random.Generator, n: int = 2000) -> Rows:
     """Rows of the reference."""
     return arriving(features(n, rng)[0], rng)
+
+
+def faults(
+    known: Rows, window: Rows, schema: Schema, before: Pace | None = None, now: Pace | None = None
+) -> list[Fault]:
+    """All checks."""
+    return [*column_faults(known, window, schema), *arrival_faults(known, window, before, now)]
 
 
 def paces(rows: Rows) -> tuple[Pace | None, Pace | None]:
@@ -139,7 +147,7 @@ def test_the_unit_is_told() -> None:
     celsius = rng.normal(12, 8, 3000)[:, None]
     rows = rows_of(celsius, np.full(3000, 0.5))
     hot = inject_fault(rows, 2500, "unit-change", rng, Injection(share=0.7, unit=(1.8, 32.0)))
-    (found,) = faults(rows[:2000], hot[2500:], Schema(("celsius",)), None)
+    (found,) = faults(rows[:2000], hot[2500:], Schema(("celsius",)))
     assert ("unit-change", "celsius") == (found.check, found.column)
     assert found.detail.endswith("of the values are as if multiplied by 1.8 and moved by 32")
     assert abs(float(found.detail.split("%")[0]) - 70) < 6
@@ -153,7 +161,7 @@ def test_counts_in_another_unit_are_known_by_their_multiples() -> None:
     grown = np.floor((hours[2500:] + rng.random((500, 1))) * 60)
     known, schema = rows_of(hours[:2000], np.full(2000, 0.5)), Schema(("used",))
     for now, expected in ((minutes, ["unit-change"]), (grown, [])):
-        found = faults(known, rows_of(now, np.full(500, 0.5)), schema, None)
+        found = faults(known, rows_of(now, np.full(500, 0.5)), schema)
         assert expected == [each.check for each in found]
 
 

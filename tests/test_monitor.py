@@ -30,7 +30,7 @@ def watch(watching: Monitor, values: list[bytes], cuts: Sequence[int] = ()) -> l
     found = []
     for begin, end in zip((0, *cuts), (*cuts, len(given)), strict=True):
         found += watching.observe(given[begin:end]).verdicts
-    return by_episode(found)
+    return by_episode([*found, *watching.finish().verdicts])
 
 
 def by_episode(verdicts: list[Verdict]) -> list[Verdict]:
@@ -60,8 +60,8 @@ def test_values_too_rare_are_told_and_counted() -> None:
     watching = monitor()
     assert watching.unwatched == {("v1", "plan"): ["rare"]}
     rare = [sample(n, features={"plan": plan}) for n, plan in enumerate(["rare", None, "new", "basic"])]
-    observed = watching.observe(records([msgspec.json.encode(each) for each in rare]))
-    assert observed.unwatched == {("v1", "plan"): 3}
+    watching.observe(records([msgspec.json.encode(each) for each in rare]))
+    assert watching.finish().unwatched == {("v1", "plan"): 3}
 
 
 @pytest.mark.parametrize("slices", [0, 1, 2, 5])
@@ -195,7 +195,7 @@ def test_a_monitor_that_is_restored_goes_on_as_if_nothing_had_been(seed: int) ->
                     log[key] = value
     watching = monitor()
     watching.restore(log)
-    for each in watching.observe(given[watching.resume :]).verdicts:
+    for each in (*watching.observe(given[watching.resume :]).verdicts, *watching.finish().verdicts):
         assert found.setdefault((each.id, each.revision), each) == each
     assert by_episode(list(found.values())) == whole
 
@@ -205,8 +205,11 @@ def test_nothing_is_written_when_nothing_came() -> None:
     watching = monitor()
     assert watching.changes() == {}
     watching.observe(records([msgspec.json.encode(sample(features={"plan": "plus"}))]))
+    watching.observe(
+        records([msgspec.json.encode(sample(100))], 1)
+    )  # two hours later: the first one's block is over
     keys = [msgspec.json.decode(key) for key in watching.changes()]
-    assert [["v1", "", ""], ["v1", "plan", "plus"], ["next"]] == [key[:3] for key in keys]
+    assert [["v1", "", ""], ["v1", "plan", "plus"], ["blocks", "v1"], ["next"]] == [key[:3] for key in keys]
     assert watching.changes() == {}
 
 
@@ -218,8 +221,8 @@ def test_the_state_of_a_model_that_is_not_watched_any_more_is_passed_over() -> N
     new = monitor(v1=reference(), v3=reference(seed=4))
     new.restore(state)
     assert (new.next, new.resume) == (1000, 0)
-    went_on = new.observe(records(DRIFTED[1000:], 1000)).verdicts
-    assert by_episode(went_on) == watch(monitor(), DRIFTED)
+    went_on = new.observe(records(DRIFTED[new.resume :], new.resume)).verdicts
+    assert by_episode([*went_on, *new.finish().verdicts]) == watch(monitor(), DRIFTED)
 
 
 def test_where_to_read_on() -> None:
@@ -242,6 +245,7 @@ def test_values_with_any_text_keep_their_state_apart() -> None:
         values.append(msgspec.json.encode(each | {"features": features, "model": 'v"1'}))
     watching = Monitor(usecase(), {'v"1': known})
     assert watching.observe(records(values)).scored == 40
+    watching.finish()
     state = {key: value for key, value in watching.changes().items() if value is not None}
     again = Monitor(usecase(), {'v"1': known})
     again.restore(state)

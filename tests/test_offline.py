@@ -41,7 +41,8 @@ def test_pieces_of_a_replay_are_one_topic(tmp_path: Path) -> None:
         for begin in range(0, len(DRIFTED), 333):
             offline.watch(DRIFTED[begin : begin + 333])
         offline.watch([b"no sample"])
-    whole = Monitor(usecase(), {"v1": reference()}).observe(records(DRIFTED)).verdicts
+    monitor = Monitor(usecase(), {"v1": reference()})
+    whole = [*monitor.observe(records(DRIFTED)).verdicts, *monitor.finish().verdicts]
     assert {each.id: each for each in offline.verdicts} == {each.id: each for each in whole}
     assert written(path) == offline.verdicts
     assert (offline.scored, offline.matured, len(offline.bad)) == (2600, 2400, 1)

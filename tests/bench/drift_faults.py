@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from detectors.episode import Identity
-from detectors.faults import faults
+from detectors.faults import arrival_faults, column_faults
 from detectors.pace import pace_of
 from detectors.panel import FIRST, Panel, Policy
 from detectors.rows import Float64, Rows, Schema, rows_of
@@ -133,7 +133,11 @@ def _run(
         called=bool(called),
         checks=tuple({fault.check for each in called for fault in each.faults}),
         asked=any(
-            fault.check == name for fault in faults(reference, first, schema, pace_of(decisions[:begin]), now)
+            fault.check == name
+            for fault in (
+                *column_faults(reference, first, schema),
+                *arrival_faults(reference, first, pace_of(decisions[:begin]), now),
+            )
         ),
         early=any(each.kind is Kind.FAULT for each in verdicts if each not in after),
     )
