@@ -27,9 +27,9 @@ from detectors.rows import Float64, Rows, Schema
 from detectors.two_sample import bonferroni, distances, kolmogorov_p, total_variation
 from detectors.verdict import Effect, Estimate, Invariances, Kind, SliceEffect
 
-# Rows of the reference that the tests take: twice the window's, and enough for their covariances. More take time and
-# tell little.
-TWICE, LEAST_ROWS = 2, 2000
+# Rows of the reference that the tests take: half as many again as the window has, and enough for their covariances. More
+# take time and tell little.
+MORE, LEAST_ROWS = 1.5, 1500
 EFFECTS = 12  # columns that are told
 SLICES = 12  # values of slices that are told
 SINGLE = (Kind.COVARIATE, Kind.LABEL, Kind.CONCEPT)
@@ -66,7 +66,7 @@ def diagnose(
 ) -> Diagnosis:
     """Compare ``window`` with ``reference``, whose rows have labels; with the window's labels if all are known."""
     labelled = not bool(np.isnan(window.label).any())
-    fitted = _spread(reference, max(TWICE * len(window), LEAST_ROWS))
+    fitted = _spread(reference, max(int(MORE * len(window)), LEAST_ROWS))
     encode = Encoding(fitted)
     before, now = encode(fitted), encode(window)
     concept = p_features(before, now)

@@ -39,6 +39,8 @@ class Encoding:
 
     def __init__(self, reference: Rows) -> None:
         self._sorted = [np.sort(column[~np.isnan(column)]) for column in reference.numeric.T]
+        # Among values that are all different the middle of equals is half a row: not worth the look.
+        self._ties = [bool((known[1:] == known[:-1]).any()) for known in self._sorted]
         missing = np.isnan(reference.numeric).mean(axis=0)
         self._missing = np.flatnonzero((missing >= SOME) & (missing <= 1 - SOME))
         self._values: list[tuple[int, str | None]] = []
@@ -50,10 +52,11 @@ class Encoding:
     def __call__(self, rows: Rows) -> Encoded:
         """``rows``, encoded."""
         ranks = np.zeros(rows.numeric.shape)
-        for j, known in enumerate(self._sorted):
+        for j, (known, ties) in enumerate(zip(self._sorted, self._ties, strict=True)):
             if len(known):
                 column = rows.numeric[:, j]
-                middle = known.searchsorted(column, "left") + known.searchsorted(column, "right")
+                left = known.searchsorted(column, "left")
+                middle = left + known.searchsorted(column, "right") if ties else 2 * left + 1
                 ranks[:, j] = middle / len(known) - 1  # -1 … 1
         ranks[np.isnan(rows.numeric)] = 0
         indicators = [np.isnan(rows.numeric[:, self._missing]).astype(np.float64)]

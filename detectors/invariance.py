@@ -210,7 +210,9 @@ def _logistic(features: Float64, label: Float64, start: Float64) -> Float64:
     penalty[0] = 1e-6
     probability = expit(features @ start)
     weight = (probability * (1 - probability) + 0.25) / 2
-    factor = cho_factor((features * weight[:, None]).T @ features + np.diag(penalty), check_finite=False)
+    single = features.astype(np.float32)  # half the time, and the curvature need not be exact
+    curvature = ((single * weight.astype(np.float32)[:, None]).T @ single).astype(np.float64)
+    factor = cho_factor(curvature + np.diag(penalty), check_finite=False)
     found = start.copy()
     for _ in range(ITERATIONS):
         step = cho_solve(

@@ -154,6 +154,7 @@ def test_killed_again_and_again_it_says_the_same(broker: Broker, model: Path, tm
             monitor.wait_for(lambda: left(settings) <= before - goal, "it goes on")  # noqa: B023 — called at once
             monitor.kill()
     with MonitorProcess(settings, tmp_path, "--model", str(model), usecase=USECASE) as monitor:
+        monitor.wait_for(lambda: monitor.metric("eddyline_monitor_watching") == 1, "it watches")
         monitor.wait_for(lambda: left(settings) == 0, "all is watched")
         assert monitor.stop() == 0
     assert once(verdicts(settings)) == expected(settings)
