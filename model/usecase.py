@@ -220,14 +220,15 @@ class Drift(_Table, frozen=True):
     ``events_between_false_alarms`` is the mean number of monitored decisions between two false alarms of one model,
     over all that is watched in it: fewer find drift sooner. A user gives one monitored decision a ``block`` at most,
     because the decisions of one visit are alike, and what is alike raises false alarms; of all users about ``samples``
-    decisions a block are monitored. A model brings a ``reference`` of so many decisions to compare with. After an alarm
+    decisions a block are monitored. They are watched when the block is over, in random order, so that what comes and
+    goes within it (day and night) is no drift: a shorter block finds drift sooner, where there is no such rhythm. A model brings a ``reference`` of so many decisions to compare with. After an alarm
     the type of the drift is told from ``labels`` decisions whose outcome is known, and called refuted where its test
     gives less than ``alpha``. ``witnesses`` are detectors of alibi-detect and river whose evidence stands beside ours.
     """
 
     events_between_false_alarms: Annotated[int, msgspec.Meta(ge=100, le=1_000_000_000)] = 50_000
     block: Duration = Duration(86400)
-    samples: Annotated[int, msgspec.Meta(ge=100)] = 50_000
+    samples: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 10_000
     reference: Annotated[int, msgspec.Meta(ge=500, le=50_000)] = 5000
     labels: Annotated[int, msgspec.Meta(ge=400, le=50_000)] = 1000
     alpha: Annotated[float, msgspec.Meta(gt=0, le=0.1)] = 0.01
