@@ -34,7 +34,7 @@ check: setup ## ruff, mypy, import-linter
 
 test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses 2 --dist loadfile
 
 bench: bench-stream bench-quality bench-drift ## every benchmark
 

@@ -354,7 +354,7 @@ def replay(
 
     from detectors.offline import Offline
     from model.example_log import ExampleLogError
-    from stream import backtest
+    from stream import history
     from stream.engine import TooManyBadRecords
     from stream.files import EventFileError
 
@@ -367,10 +367,10 @@ def replay(
     watched = None if drift is None else Offline(_monitor(declared, (model,))(), drift)
     examples = None if log is None else _new_log(log, append=append)
     watch = None if watched is None else watched.watch
-    outputs = backtest.Outputs(examples=examples, scores=scores, summary=summary, watch=watch)
+    outputs = history.Outputs(examples=examples, scores=scores, summary=summary, watch=watch)
     try:
         with watched or contextlib.nullcontext():
-            backtest.run(declared, settings.events, scorer, files, outputs)
+            history.run(declared, settings.events, scorer, files, outputs)
     except EventFileError as error:
         _stop(error)
     except TooManyBadRecords as error:

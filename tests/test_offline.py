@@ -18,7 +18,7 @@ from detectors.verdict import Verdict
 from model.bundle import BundleError
 from model.scorer import LiteRTScorer
 from model.usecase import parse
-from stream import backtest
+from stream import history
 from tests.builders import USECASE as SYNTHETIC
 from tests.drifting import USECASE, bundle, records, reference, samples, usecase
 from tests.test_replay import customers
@@ -59,7 +59,7 @@ def test_the_command_writes_and_shows_the_verdicts(trained: Path, tmp_path: Path
     assert ran.exit_code == 0, ran.output
     shown: list[bytes] = []
     case = parse(WATCHED)
-    backtest.run(case, Events(), LiteRTScorer.load(trained), [events], backtest.Outputs(watch=shown.extend))
+    history.run(case, Events(), LiteRTScorer.load(trained), [events], history.Outputs(watch=shown.extend))
     monitor = Monitor(case, models.references(case, [trained]))
     assert written(found) == monitor.observe(records(shown)).verdicts
     assert len(written(found)) > 0

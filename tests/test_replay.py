@@ -19,8 +19,8 @@ from model.example_log import ExampleLog
 from model.examples import Example
 from model.scorer import LiteRTScorer
 from model.usecase import parse
-from stream import backtest
 from stream import files as event_files
+from stream import history
 from stream.engine import Processed
 from stream.feedback import PREFIX
 from stream.files import EventFileError, key_of, lines, merged, survey
@@ -308,8 +308,8 @@ def test_whoever_watches_is_shown_every_sample(trained: Path, tmp_path: Path) ->
     path, shown = tmp_path / "events.jsonl", list[bytes]()
     made = customers(5000, users=50, seed=6)
     path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in made))
-    outputs = backtest.Outputs(watch=shown.extend)
-    summary = backtest.run(parse(WATCHED), Events(), LiteRTScorer.load(trained), [path], outputs)
+    outputs = history.Outputs(watch=shown.extend)
+    summary = history.run(parse(WATCHED), Events(), LiteRTScorer.load(trained), [path], outputs)
     matured = [msgspec.json.decode(each, type=Example).id for each in shown if b'"label":' in each]
     scored = [msgspec.json.decode(each, type=Score).id for each in shown if b'"label":' not in each]
     assert (summary.samples, summary.matured_samples) == (len(scored), len(matured))

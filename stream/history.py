@@ -1,4 +1,4 @@
-"""A backtest: the ``eddyline replay`` command, from event files to scores, an example log and a summary."""
+"""A history: the ``eddyline replay`` command, from event files to scores, an example log, samples and a summary."""
 
 from __future__ import annotations
 
