@@ -654,7 +654,7 @@ def backtest(
     _check_examples(examples)
     import numpy as np
 
-    from detectors.backtest import Policy
+    from detectors.backtest import Policy, check
     from detectors.backtest_log import settled
     from detectors.backtest_view import Order, run
     from model.examples import ExamplesError, read_examples
@@ -667,9 +667,10 @@ def backtest(
         _stop(f"--policy: {error}")
     for path in filter(None, out.values()):
         _check_writable(path.parent)
-    learn = _learner(learner, declared, seed)
     try:
         log = settled(read_examples(examples, feature_spec(declared)))
+        check(declared, log, _ms(begin))  # before TensorFlow is loaded, which takes seconds
+        learn = _learner(learner, declared, seed)
         order = Order(usecase=declared, begin=_ms(begin), policies=named, learner=learner, **out)
         sampling = Sampling(declared.drift, partitions=1)
         chosen = [

@@ -77,8 +77,12 @@ class Topics(_Group, frozen=True):
     ] = 8
     replication: Annotated[int, Meta(ge=1, description="copies of every record")] = 1
     retention_h: Annotated[
-        float, Meta(gt=0, description="hours to keep scores, examples, samples and dead letters")
-    ] = 168.0
+        float,
+        Meta(
+            gt=0,
+            description="hours to keep scores, examples, samples and dead letters; two of the longest drift.block at least",
+        ),
+    ] = 336.0
     drift_retention_d: Annotated[
         float, Meta(gt=0, description="days to keep what the drift monitor found")
     ] = 90.0

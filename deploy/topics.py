@@ -12,6 +12,9 @@ from confluent_kafka.cimpl import NewTopic
 from deploy.settings import Settings, kafka_client
 
 TIMEOUT_S = 10.0
+# The header of a scored sample, ASCII ms: when its event was sent. Not the record's timestamp: by that Kafka deletes, and
+# the samples of events that are older than `retention.ms`, as of a back-fill, would be gone at once.
+SENT = "sent"
 
 
 class TopicError(RuntimeError):

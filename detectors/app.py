@@ -33,6 +33,7 @@ CHECKPOINT_RECORDS = (
 )
 NAMED = 100  # unknown models that are told in the log
 REASON = "not-a-sample"
+MS_DIGITS = 15  # of a time until the year 33658: a longer one would not fit where times are kept
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class MonitorProcess:
         before = monitor.next
         by_offset = {offset: each for each in messages if (offset := each.offset()) is not None}
         observed = monitor.observe(
-            [SampleRecord(offset, _taken(each), _value(each)) for offset, each in by_offset.items()]
+            [SampleRecord(offset, sent(each), _value(each)) for offset, each in by_offset.items()]
         )
         self._unsaved += sum(offset >= before for offset in by_offset)
         self._verdicts += observed.verdicts
@@ -189,11 +190,11 @@ class MonitorProcess:
                 f"{self._changelog} goes on at offset {monitor.next} of {self._topic}, which ends at {high}: it is not the topic "
                 "that was watched. Delete the changelog and create it again with `eddyline topics`, or use another engine.id"
             )
-        if 0 < monitor.next < low:
+        if monitor.next > 0 and monitor.waiting < low:
             log.warning(
-                "samples %d to %d were deleted before they were watched; go on with what is there. Keep them longer: "
+                "samples %d to %d were deleted before their block was watched; go on with what is there. Keep them longer: "
                 "topics.retention_h",
-                monitor.next,
+                monitor.waiting,
                 low - 1,
             )
         start = max(low, monitor.resume)
@@ -262,9 +263,13 @@ def run(process: MonitorProcess) -> None:
     process.run()
 
 
-def _taken(message: Message) -> int:
-    kind, moment = message.timestamp()
-    return moment if kind else 0
+def sent(message: Message) -> int:
+    """When the event of the sample was sent, ms; 0 where its worker did not say.
+
+    Not when the sample was written: a worker that catches up after a stop would look like clocks that are wrong.
+    """
+    header = dict(message.headers() or []).get(topics.SENT) or b""
+    return int(header) if header.isdigit() and len(header) <= MS_DIGITS else 0
 
 
 def _value(message: Message) -> bytes | None:

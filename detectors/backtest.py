@@ -127,6 +127,12 @@ def backtest(
     return [_Life(log, policy, first, learn).run(name, tell) for name, policy in policies]
 
 
+def check(case: UseCase, examples: Examples, begin: int) -> None:
+    """Raise what :func:`backtest` would of ``examples`` and ``begin`` (ms), before anybody loads what learns."""
+    Log(case, examples, np.zeros(len(examples), np.bool_), begin)
+    window(examples, case.training, begin)
+
+
 class _Model:
     """A model and its reference sample."""
 
@@ -180,6 +186,7 @@ class _Life:
             if end <= last:  # what is trained after the last decision serves none
                 self._act(end)
             tell(name, end)
+        self._take(self._monitor.finish().verdicts, end)  # no decision ends the last block
         return Run(
             name=name,
             score=served[log.first :],
@@ -206,7 +213,11 @@ class _Life:
         rows, labelled = rows[own], labelled[own]
         records = log.samples(self._version, rows, self._raw[rows], labelled, self._offset)
         self._offset += len(records)
-        for verdict in self._monitor.observe(records).verdicts:
+        self._take(self._monitor.observe(records).verdicts, end)
+
+    def _take(self, verdicts: Sequence[Verdict], end: int) -> None:
+        """Note ``verdicts``, and what they call for."""
+        for verdict in verdicts:
             self._verdicts.append(verdict)
             if self._policy.rule is Rule.ALARM:
                 self._due.setdefault(verdict.id, _Due(verdict.alarmed, self._labels, outdated=False))

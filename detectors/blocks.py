@@ -4,8 +4,10 @@ What is told of a day's decisions must not depend on the hour: devices, items an
 and an alarm that reads them in order of time takes every evening for a drift. In random order the decisions of a block
 are exchangeable, and what differs between blocks is what is left to find. The price is a delay of up to a block.
 
-A block is over when the first decision of a later one arrives; those that come later still are watched with the next. The
-rows that wait are in no state: whoever goes on from a :class:`Mark` reads them from the topic again.
+A block is over when the clock of its kind passes its end: for scored decisions the latest decision's time, of any model;
+for those with a label the time up to which the labels of every type of decision are final, or the types that are known
+first would be watched alone. What comes later still is watched with the next. The rows that wait are in no state:
+whoever goes on from a :class:`Mark` reads them from the topic again.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ NEVER = -(1 << 62)
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Up to where blocks are released: the latest one's number, the offset that ended it, and the newest time in it, ms."""
+    """Up to where blocks are over: the latest one's number, the offset that ended it, and the newest time seen, ms."""
 
     block: int
     offset: int
@@ -31,6 +33,13 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 START = Mark(NEVER, -1, None)
+
+
+class Clock(NamedTuple):
+    """How far event time is, ms [m], at each of the offsets ``at`` [m] of samples of one kind, rising."""
+
+    at: NDArray[np.int64]
+    time: NDArray[np.int64]
 
 
 class Released(NamedTuple):
@@ -48,48 +57,57 @@ class Blocks:
         self._length = length
         self.mark = mark
         self._waiting: list[tuple[Rows, NDArray[np.int64]]] = []
-        self._newest = mark.block  # the latest block of which a row has come
+        self._now = mark.block + 1  # the block that the clock is in
 
     @property
     def first(self) -> int | None:
         """The offset of the first row that waits; None if none does."""
         return min((int(at.min()) for _, at in self._waiting), default=None)
 
-    def add(self, rows: Rows, at: NDArray[np.int64]) -> list[Released]:
-        """Take in ``rows``, which came at the offsets ``at`` [n], rising, and return the blocks that they end.
+    def add(self, rows: Rows, at: NDArray[np.int64], clock: Clock) -> list[Released]:
+        """Take in ``rows``, which came at the offsets ``at`` [n], rising, and return the blocks that ``clock`` ends.
 
         Rows that were released before the mark, and are read again, are passed over.
         """
         found: list[Released] = []
-        block = rows.time // self._length
-        seen = (at <= self.mark.offset) & (block <= self.mark.block)
+        seen = (at <= self.mark.offset) & (rows.time // self._length <= self.mark.block)
         if seen.any():
-            rows, at, block = rows[~seen], at[~seen], block[~seen]
+            rows, at = rows[~seen], at[~seen]
         begin = 0
-        # Where a row is of a later block than all before it, those before it are complete.
-        latest = np.maximum.accumulate(np.append(self._newest, block))
-        for end in np.flatnonzero(latest[1:] > latest[:-1]).tolist():
+        latest = np.maximum.accumulate(np.append(self._now, clock.time // self._length))
+        for turn in np.flatnonzero(latest[1:] > latest[:-1]).tolist():
+            offset, self._now = int(clock.at[turn]), int(latest[turn + 1])
+            end = int(at.searchsorted(offset))
             self._wait(rows[begin:end], at[begin:end])
-            found += self._release(int(latest[end]), int(at[end]))
+            found += self._release(self._now - 1, offset)
             begin = end
         self._wait(rows[begin:], at[begin:])
-        self._newest = int(latest[-1])
         return found
 
     def finish(self) -> list[Released]:
         """Release what waits, though its block is not over: there are no more rows."""
-        return self._release(self._newest, self.mark.offset)
+        return self._release(np.iinfo(np.int64).max, self.mark.offset)
 
     def _wait(self, rows: Rows, at: NDArray[np.int64]) -> None:
         if len(rows):
             self._waiting.append((rows, at))
 
     def _release(self, block: int, offset: int) -> list[Released]:
-        """Release all that waits up to ``block``; ``offset`` is that of the row which ends it."""
+        """Release what waits of blocks up to ``block``; ``offset`` is that of the sample which ends it."""
+        self.mark = Mark(block, offset, self.mark.newest)
         if not self._waiting:
             return []
         rows = concatenate([each for each, _ in self._waiting])
+        at = np.concatenate([each for _, each in self._waiting])
+        number = rows.time // self._length
+        over = number <= block
         self._waiting = []
-        pace, newest = pace_of(rows, self.mark.newest), int(rows.time.max())
-        self.mark = Mark(block, offset, max(newest, newest if self.mark.newest is None else self.mark.newest))
-        return [Released(rows[np.argsort(rows.key, kind="stable")], pace, offset)]
+        self._wait(rows[~over], at[~over])
+        if not over.any():
+            return []
+        rows, number = rows[over], number[over]
+        newest = self.mark.newest
+        pace = pace_of(rows, newest)
+        latest = int(rows.time.max())
+        self.mark = Mark(block, offset, latest if newest is None else max(latest, newest))
+        return [Released(rows[np.lexsort((rows.key, number))], pace, offset)]

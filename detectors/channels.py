@@ -6,7 +6,7 @@ share of every value, and every column for missing values. Of a row with a label
 (label minus score), and the residual in either half of every column: a concept drift need not change the error
 rate, but it does change where the errors are.
 
-Values come in standard deviations, less a margin of ``MARGIN`` standard errors: the reference is a sample, and without
+Values come in standard deviations, less a :func:`margin`: the reference is a sample, and without
 the margin its own error, small as it is, would be betted on for ever.
 """
 
@@ -20,12 +20,10 @@ from numpy.typing import NDArray
 
 from detectors.rows import Float64, Rows, Schema
 
-MARGIN = 2.0
+MARGIN = 2.0  # standard errors of the reference, at least
 VALUES = 16  # of a category that are watched one by one; the rest together
 SCORE, LABEL = "score", "label"
 _OTHER = "\0other"
-_LEAST_SD = 1e-3  # of a residual; a model that is always right has none
-
 
 _Columns = Callable[[Rows], Float64]
 
@@ -44,12 +42,12 @@ class Name(NamedTuple):
 class Channels:
     """Names, lowest values [K] and weights [K] (adding up to 1) of K channels; :meth:`__call__` gives their values."""
 
-    def __init__(self, parts: Sequence[_Part], margin: float) -> None:
+    def __init__(self, parts: Sequence[_Part], rows: int) -> None:
         self._parts = parts
         self.names = [name for part in parts for name in part.names]
         lowest = np.concatenate([part.lowest for part in parts])
-        self._margin = margin
-        self.lowest: Float64 = lowest - margin
+        self._margin = margin(len(self.names), rows)
+        self.lowest: Float64 = lowest - self._margin
         shares = np.concatenate([np.full(len(part.names), part.weight / len(part.names)) for part in parts])
         self.weight: Float64 = shares / shares.sum()
 
@@ -71,6 +69,14 @@ class _Part:
         raise NotImplementedError
 
 
+def margin(channels: int, rows: int) -> float:
+    """What each of so many ``channels`` gives away, for the error of a reference of so many ``rows``.
+
+    Of K standard errors the largest is about √(2 ln K).
+    """
+    return max(MARGIN, float(np.sqrt(2 * np.log(channels)))) / float(np.sqrt(rows))
+
+
 def of_scored(reference: Rows, schema: Schema) -> Channels:
     """The channels of rows without a label, from ``reference``."""
     numeric = (
@@ -82,18 +88,24 @@ def of_scored(reference: Rows, schema: Schema) -> Channels:
         parts.append(_Missing(schema.numeric, reference.numeric))
     if schema.categorical:
         parts.append(_Shares(schema.categorical, reference.categorical))
-    return Channels(parts, MARGIN / np.sqrt(len(reference)))
+    return Channels(parts, len(reference))
 
 
 def of_labelled(reference: Rows, schema: Schema) -> Channels:
     """The channels of rows with a label, from ``reference``, whose rows all have one."""
-    parts: list[_Part] = [
-        _Centred(reference, [Name(LABEL, "share", to) for to in ("up", "down")], _label, 0.3),
-        _Centred(reference, [Name(SCORE, "residual", to) for to in ("up", "down")], _residual, 0.3),
-    ]
+    shares, residuals = (
+        [Name(column, what, to) for to in ("up", "down")]
+        for column, what in ((LABEL, "share"), (SCORE, "residual"))
+    )
+    share = _proportion(reference.label.sum(keepdims=True).astype(np.int64), len(reference))
+    everywhere = np.ones((len(reference), 1))
     contexts = _Contexts(reference, schema)
-    parts.append(_Centred(reference, contexts.names, contexts, 0.4))
-    return Channels(parts, MARGIN / np.sqrt(len(reference)))
+    parts: list[_Part] = [
+        _Centred(shares, _label, 0.3, *share),
+        _Centred(residuals, _residual, 0.3, *_moments(reference, everywhere)),
+        _Centred(contexts.names, contexts, 0.4, *_moments(reference, contexts.where(reference))),
+    ]
+    return Channels(parts, len(reference))
 
 
 class _Ranks(_Part):
@@ -181,13 +193,11 @@ class _Shares(_Part):
 
 
 class _Centred(_Part):
-    """Statistics of rows with a label that lie within -1 and 1, less their mean in the reference, either way."""
+    """Statistics of rows with a label that lie within -1 and 1, less their ``mean`` [C] and in their ``sd`` [C], either way."""
 
-    def __init__(self, reference: Rows, names: list[Name], of: _Columns, weight: float) -> None:
+    def __init__(self, names: list[Name], of: _Columns, weight: float, mean: Float64, sd: Float64) -> None:
         self._of, self.names, self.weight = of, names, weight
-        found = of(reference)  # [n, C]
-        self._mean = found.mean(axis=0)
-        self._sd = np.maximum(found.std(axis=0), _LEAST_SD)
+        self._mean, self._sd = mean, sd
         self.lowest = np.concatenate([-1 - self._mean, self._mean - 1]) / np.tile(self._sd, 2)
 
     def __call__(self, rows: Rows) -> Float64:
@@ -211,11 +221,13 @@ class _Contexts:
         self.names = [Name(column, what, to) for to in ("up", "down") for column, what in columns]
 
     def __call__(self, rows: Rows) -> Float64:
-        residual = _residual(rows)  # [n, 1]
+        return np.asarray(self.where(rows) * _residual(rows))
+
+    def where(self, rows: Rows) -> Float64:
+        """What the residual is multiplied by, [n, C]: 1, -1 or 0."""
         side = np.nan_to_num(np.sign(_columns(rows) - self._medians))
         inside = [(rows.categorical[:, j] == value)[:, None] for j, value in self._values]
-        where = np.concatenate([side, *inside], axis=1)
-        return np.asarray(where * residual)
+        return np.concatenate([side, *inside], axis=1)
 
 
 def frequent(values: NDArray[np.object_]) -> list[str | None]:
@@ -246,6 +258,22 @@ def _label(rows: Rows) -> Float64:
 
 def _residual(rows: Rows) -> Float64:
     return (rows.label - rows.score)[:, None]
+
+
+def _moments(reference: Rows, where: Float64) -> tuple[Float64, Float64]:
+    """Mean and sd [C] of the residual, taken ``where`` [n, C] says: 1, -1 or 0.
+
+    The sd is never below the model's own, by which a label is drawn with the score's probability, nor below that of a
+    label seen in half a row; within a context, of its share of the rows. The sample's own is too small where outcomes are
+    rare: of 300 rows at a rate of .003 there is no positive in 4 samples of 10, and then the next one is a miracle.
+    """
+    half = 0.5 / (len(reference) + 1)
+    residual = _residual(reference)
+    by_model = float((reference.score * (1 - reference.score)).mean())
+    usual = max(by_model, float(residual.var()), half * (1 - half))
+    share, _ = _proportion(np.count_nonzero(where, axis=0), len(reference))
+    found = where * residual
+    return found.mean(axis=0), np.sqrt(np.maximum(found.var(axis=0), share * usual))
 
 
 def _proportion(count: NDArray[np.int64], n: int) -> tuple[Float64, Float64]:

@@ -24,7 +24,7 @@ from detectors.invariance import (
     smallest_shift,
 )
 from detectors.rows import Float64, Rows, Schema
-from detectors.two_sample import bonferroni, distances, kolmogorov_p, total_variation
+from detectors.two_sample import bonferroni, distances, homogeneity_p, kolmogorov_p, total_variation
 from detectors.verdict import Effect, Estimate, Invariances, Kind, SliceEffect
 
 # Rows of the reference that the tests take: half as many again as the window has, and enough for their covariances. More
@@ -131,12 +131,12 @@ def _without_labels(found: Invariances, fit: Fit | None, prior: float, alpha: fl
 
 
 def _effects(reference: Rows, window: Rows, schema: Schema) -> tuple[Effect, ...]:
-    n, m = len(reference), len(window)
     columns = [*schema.numeric, "score"]
     before = np.concatenate([reference.numeric, reference.score[:, None]], axis=1)
     now = np.concatenate([window.numeric, window.score[:, None]], axis=1)
     looks = len(columns) + len(schema.categorical)
     distance = distances(before, now)
+    n, m = ((~np.isnan(each)).sum(axis=0) for each in (before, now))  # known values
     p = np.minimum(1.0, kolmogorov_p(distance, n, m) * looks)
     found = [
         Effect(
@@ -151,14 +151,12 @@ def _effects(reference: Rows, window: Rows, schema: Schema) -> tuple[Effect, ...
     ]
     for j, column in enumerate(schema.categorical):
         old, new = reference.categorical[:, j], window.categorical[:, j]
-        moved = total_variation(old, new)
         found.append(
             Effect(
                 column=column,
                 shift=0.0,
-                distance=moved,
-                # Of the largest share's change: a bound that holds for any number of values.
-                p=float(min(1.0, looks * kolmogorov_p(np.array([moved]), n, m)[0])),
+                distance=total_variation(old, new),
+                p=min(1.0, looks * homogeneity_p(old, new)),
                 missing=_absent(new),
                 missing_before=_absent(old),
             )

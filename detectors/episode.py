@@ -41,7 +41,7 @@ class Identity(msgspec.Struct, frozen=True):
 
 
 class Alarm(msgspec.Struct, frozen=True):
-    """The moment at which the evidence reached the threshold; times in ms."""
+    """The moment at which the evidence reached the threshold; times in ms. ``labelled``: of the rows with labels."""
 
     offset: int
     time: int
@@ -49,6 +49,7 @@ class Alarm(msgspec.Struct, frozen=True):
     monitored: int
     evidence: float
     threshold: float
+    labelled: bool
 
 
 def channels(names: Sequence[Name], evidence: Float64, level: Float64) -> list[Channel]:
@@ -148,14 +149,30 @@ def recovered(verdict: Verdict, window: Rows) -> Verdict:
     )
 
 
-def overtaken(verdict: Verdict) -> Verdict:
-    """The last revision of an episode that a new alarm ends before its kind was told."""
-    reason = f"another alarm came before the kind was told; it goes on from there. Until then: {verdict.response.reason}"
+def accepted(verdict: Verdict, window: Rows) -> Verdict:
+    """The last revision of a data fault that has lasted: nobody corrects it, so it is how things are now."""
+    reason = (
+        "the fault has lasted, and is taken for how things are now: the data are compared with these from now on. The "
+        "model does not know them; retrain it by hand if they are right"
+    )
     return msgspec.structs.replace(
         verdict,
         revision=verdict.revision + 1,
         final=True,
-        response=msgspec.structs.replace(verdict.response, reason=reason),
+        response=Response(Action.KEEP, reason, verdict.changed),
+        window=_window(window, labelled=False),
+    )
+
+
+def overtaken(verdict: Verdict) -> Verdict:
+    """The last revision of an episode that a new alarm ends before its kind was told."""
+    reason = "another alarm came before the kind was told, which goes on under that one's id; nothing is to be done for this"
+    return msgspec.structs.replace(
+        verdict,
+        revision=verdict.revision + 1,
+        final=True,
+        kind=Kind.UNDETERMINED,
+        response=msgspec.structs.replace(verdict.response, action=Action.KEEP, reason=reason),
     )
 
 

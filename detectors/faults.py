@@ -32,6 +32,7 @@ FASTER = 2.5  # the pace of a burst against that before
 NEAR = 0.02  # mean distance over columns, in units of their 5 … 95 % range, of rows that are nearly identical
 CROWD, EMPTY = 0.3, 0.01  # share of rows near one row: in the window, and at most in the reference
 SKEWED = 0.3  # share of rows with a clock that is off; more than lie beyond a quartile
+ALIKE = 0.2  # interquartile range of the lag of clocks that are behind, to its median
 FAR = 5.0  # times the lag's interquartile range, and at least ``LATE``: how far off a clock is
 
 
@@ -189,21 +190,28 @@ def _near(rows: Rows, anchor: Rows, scale: Float64) -> float:
 
 
 def _clock_skew(window: Rows, before: Pace, now: Pace) -> Iterator[Fault]:
+    """Clocks that run ahead, or behind by one and the same time.
+
+    Events that are only sent later than they were, as after an outage or by the hour, are late by times of all lengths.
+    Where it is not known when events came, their order has to tell.
+    """
     lag = lags(window.time, window.received)
-    if before.lag is not None and before.lag_spread is not None and len(lag) >= 50:
-        off = max(LATE, FAR * before.lag_spread)
-        for share, way in (
-            ((lag < before.lag - off).mean(), "ahead"),
-            ((lag > before.lag + off).mean(), "behind"),
-        ):
-            if share >= SKEWED:
-                yield Fault(
-                    "clock-skew", "", f"{share:.0%} of the event times are {off / 6e4:.0f} min or more {way}"
-                )
-                return
-    if now.late - before.late >= SKEWED:
-        yield Fault(
-            "clock-skew",
-            "",
-            f"{now.late:.0%} of the rows lie 10 min behind the newest, before {before.late:.1%}",
-        )
+    if before.lag is None or before.lag_spread is None or len(lag) < 50:
+        if now.late - before.late >= SKEWED:
+            yield Fault(
+                "clock-skew",
+                "",
+                f"{now.late:.0%} of the rows lie 10 min behind the newest, before {before.late:.1%}",
+            )
+        return
+    off = max(LATE, FAR * before.lag_spread)
+    for way, wrong in (("ahead", lag < before.lag - off), ("behind", lag > before.lag + off)):
+        share = float(wrong.mean())
+        if share < SKEWED:
+            continue
+        low, middle, high = np.quantile(lag[wrong], (0.25, 0.5, 0.75)).tolist()
+        if way == "ahead" or high - low <= ALIKE * (middle - before.lag):
+            yield Fault(
+                "clock-skew", "", f"{share:.0%} of the event times are {off / 6e4:.0f} min or more {way}"
+            )
+            return

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import numpy as np
 
+from detectors.blocks import Clock
 from detectors.episode import Identity
 from detectors.panel import Panel, Status
 from detectors.panels import Panels, PanelsMark
@@ -66,8 +67,14 @@ class Monitor:
             version: Panels(usecase, version, self._schema, reference, witnesses)
             for version, reference in references.items()
         }
+        self._delays = {
+            name: round((decision.window + decision.lateness) * 1000)
+            for name, decision in usecase.decisions.items()
+        }
+        self._slowest = max(self._delays.values())
         self._repeats = Repeats()
         self._next = self._kept = 0
+        self._retired: list[bytes] = []  # the changelog's records of models that are not watched any more
         self._waiting: dict[
             str, int
         ] = {}  # by model, from which offset on rows waited when this was restored
@@ -87,7 +94,12 @@ class Monitor:
 
         So neither is in the state, and yet nobody can tell a monitor that was restored.
         """
-        return max(0, min([self._next, *self._waiting.values()]) - MEMORY)
+        return max(0, self.waiting - MEMORY)
+
+    @property
+    def waiting(self) -> int:
+        """The offset from which on samples may not have been watched, because their block was not over."""
+        return min([self._next, *self._waiting.values()])
 
     @property
     def unwatched(self) -> dict[tuple[str, str], list[str]]:
@@ -102,44 +114,46 @@ class Monitor:
     def observe(self, records: Sequence[SampleRecord]) -> Observed:
         """Take ``records`` in, in the order of their offsets."""
         observed = Observed()
-        fresh: dict[str, list[tuple[Sample, SampleRecord]]] = {}
+        fresh: dict[str, list[tuple[Sample, SampleRecord]]] = {version: [] for version in self._models}
+        ticks: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
         for record in records:
-            sample = self._sample(record, observed)
-            if sample is not None:
-                fresh.setdefault(sample.model, []).append((sample, record))
+            new = record.offset >= self._next
+            self._next = max(self._next, record.offset + 1)
+            try:
+                sample = decode(record.value)
+                watched = self._watched(record, sample, observed if new else Observed())
+            except SampleError as error:
+                if new:
+                    observed.bad.append(Bad(record.offset, str(error)))
+                continue
+            matured = sample.label is not None
+            # The labels of all types are final up to where those of the slowest are.
+            ahead = self._slowest - self._delays.get(sample.type, self._slowest) if matured else 0
+            ticks[matured].append((record.offset, sample.time - ahead))
+            if watched:
+                fresh[sample.model].append((sample, record))
+        clocks = _clock(ticks[0]), _clock(ticks[1])
         for version, found in fresh.items():
             received = [record.received for _, record in found]
             rows = rows_of([sample for sample, _ in found], received, self._schema)
             at = np.array([record.offset for _, record in found], np.int64)
-            observed.verdicts += self._models[version].observe(rows, at, observed.unwatched)
+            observed.verdicts += self._models[version].observe(rows, at, clocks, observed.unwatched)
         return observed
 
-    def _sample(self, record: SampleRecord, observed: Observed) -> Sample | None:
-        """The sample in ``record`` if it is to be watched; otherwise why not is counted."""
-        new = record.offset >= self._next
-        self._next = max(self._next, record.offset + 1)
-        try:
-            sample = decode(record.value)
-            repeated = self._repeats.add(record.offset, sample)
-            if not new:
-                return (
-                    None if repeated or sample.model not in self._models else _checked(sample, self._schema)
-                )
-            observed.latest = max(observed.latest, sample.time)
-            if repeated:
-                observed.repeated += 1
-                return None
-            if sample.model not in self._models:
-                observed.unknown[sample.model] += 1
-                return None
-            _checked(sample, self._schema)
-        except SampleError as error:
-            if new:
-                observed.bad.append(Bad(record.offset, str(error)))
-            return None
+    def _watched(self, record: SampleRecord, sample: Sample, observed: Observed) -> bool:
+        """Whether ``sample`` is to be watched; otherwise why not is counted."""
+        repeated = self._repeats.add(record.offset, sample)
+        observed.latest = max(observed.latest, sample.time)
+        if repeated:
+            observed.repeated += 1
+            return False
+        if sample.model not in self._models:
+            observed.unknown[sample.model] += 1
+            return False
+        check(sample, self._schema)
         observed.scored += sample.label is None
         observed.matured += sample.label is not None
-        return sample
+        return True
 
     def changes(self) -> dict[bytes, bytes | None]:
         """The changelog's records since the last call, to be written in this order; None is a tombstone.
@@ -147,7 +161,8 @@ class Monitor:
         The one that says where to go on comes last: until it is there, what the others know already is given again,
         and passed over by them.
         """
-        changed: dict[bytes, bytes | None] = {}
+        changed: dict[bytes, bytes | None] = dict.fromkeys(self._retired)
+        self._retired = []
         for panel, identity in self._panels():
             if panel.offset == self._written.get(identity, -1):
                 continue
@@ -165,13 +180,15 @@ class Monitor:
         return changed
 
     def restore(self, records: Mapping[bytes, bytes]) -> None:
-        """Go on from the changelog's ``records``, the last of each key; those of models not watched are passed over."""
+        """Go on from the changelog's ``records``, the last of each key; those of models not watched are deleted from it."""
         found: dict[tuple[str, ...], dict[str, bytes]] = {}
         for key, value in records.items():
             if key == _NEXT:
                 self._next = self._kept = int(value)
             else:
                 *where, name = json.loads(key)
+                if (where[0] if len(where) > 1 else name) not in self._models:
+                    self._retired.append(key)
                 if len(where) > 1:
                     found.setdefault(tuple(where), {})[name] = value
                 elif name in self._models:
@@ -204,9 +221,9 @@ class Monitor:
         ]
 
 
-def _checked(sample: Sample, schema: Schema) -> Sample:
-    check(sample, schema)
-    return sample
+def _clock(ticks: list[tuple[int, int]]) -> Clock:
+    at, time = np.array(ticks, np.int64).reshape(-1, 2).T
+    return Clock(at, time)
 
 
 def _key_of_mark(version: str) -> bytes:

@@ -1,13 +1,14 @@
 """The panel: watches one model, in all its decisions or in one value of a slice, and follows each alarm to its verdict.
 
-While nothing has changed two detectors step along, one over scored decisions and one over decisions with labels, and
-their evidence is one sum. An alarm opens an *episode*: rows from then on are gathered, the first ``FIRST`` scored ones
-are searched for data faults and tested as far as that goes without labels, and the first ``Policy.labels`` with labels
-tell the kind; twice as many if they leave a doubt. Only rows after the alarm are used, because those before it
-were chosen by it. Then each detector starts again with the gathered rows as its reference, once these are at rest:
-while a drift is under way its first half differs from its second, and the first is dropped.
+Two watches step along, one over scored decisions and one over decisions with labels. An alarm of either opens an
+*episode*, and takes that watch off duty. After an alarm of the first the next ``FIRST`` scored rows are searched for data
+faults and tested as far as that goes without labels; after either, the next ``Policy.labels`` rows with labels tell the
+kind, and twice as many if they leave a doubt. Only rows after the alarm are used, because those before it were chosen
+by it. An alarm that comes before the kind is told opens an episode of its own, which goes on with the labels gathered.
 
-A false alarm, and a data fault that has ended, go back to the reference of before.
+A watch goes on duty again with the gathered rows as its reference, once these are at rest: while a drift is under way
+their first half differs from the second, and is dropped. A data fault that has ended goes back to the reference of
+before, and so does a false alarm, unless the one before it did.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import diagnosis, episode
+from detectors import diagnosis, episode, gathering
 from detectors.channels import of_labelled, of_scored
 from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
 from detectors.faults import arrival_faults, column_faults
+from detectors.gathering import Gathering
 from detectors.pace import Pace
 from detectors.rows import Rows, Schema
-from detectors.verdict import Fault, Kind, Verdict
+from detectors.verdict import Fault, Kind, Testimony, Verdict
 from detectors.watch import Kept, Make, Pieces, Watch, loudest, step
 from detectors.witnesses import Witness
 
 FIRST = 300  # scored rows of the first diagnosis
 SEGMENT = 256  # rows stepped through at once: bounds memory
-RESTLESS = 3  # times that gathering goes on because the rows are not at rest
-REST = 0.05  # p-value below which they are not
+LASTING = 20  # looks, each at FIRST rows, after which a data fault that is still there is no fault any more
 
 STATE = "state"  # the changelog record that is not rows
 
@@ -69,11 +70,10 @@ class _State(msgspec.Struct):
     pace: Pace | None
     arrival: list[Fault]
     verdict: Verdict | None
-    settled: bool
-    asked: int
-    restless: list[int]
-    scored: list[int]
-    labelled: list[int]
+    returned: bool
+    lasting: int
+    scored: gathering.Kept
+    labelled: gathering.Kept
 
 
 class Panel:
@@ -94,15 +94,20 @@ class Panel:
         self._next_piece = 0
         self._kept: set[str] = set()  # records that the changelog has
         self._own = reference
-        # The watches that go on, and those of before an episode, to go back to.
+        # What the watches compared with before an episode, to diagnose against and to go back to.
         self._before = (Watch(of_scored, schema, reference), Watch(of_labelled, schema, reference))
-        self._features: Watch | None = self._before[0]
+        self._features: Watch | None = self._before[0]  # None: its next reference is gathered
         self._labels: Watch | None = self._before[1]
+        settle = 2 * policy.labels
+        self._scored = Gathering(
+            labelled=False, steps=(FIRST, settle)
+        )  # at work while there is no watch of features
+        self._labelled = Gathering(labelled=True, steps=(policy.labels, settle))
+        self._returned = False  # whether the last alarm was taken for a false one
+        self._lasting = 0  # looks at which a data fault was still found
         self._pace: Pace | None = None  # of the last block without a fault
         self._arrival: list[Fault] = []  # what is wrong with how the latest block arrived
-        self._verdict: Verdict | None = None  # of the episode that is open or was the last
-        self._settled = True  # no episode is open
-        self._begin_gathering()
+        self._verdict: Verdict | None = None  # the latest
 
     # --- rows
 
@@ -111,7 +116,7 @@ class Panel:
 
         A row without a label is a decision just scored, one with a label the same once its outcome is known. Rows up to
         the last number seen are passed over. How rows are divided among calls makes no difference, but for ``pace``,
-        which is how they arrived: without it faults of time are not seen.
+        which is how they arrived: without it faults of arrival are not seen.
         """
         new = at > self.offset
         if not new.all():
@@ -127,173 +132,187 @@ class Panel:
 
     def _advance(self, rows: Rows, at: NDArray[np.int64], verdicts: list[Verdict]) -> int:
         """Take in rows until an alarm or until enough are gathered for the next step; returns how many."""
-        if not self._settled:
-            rows = rows[: self._until_enough(rows)]
+        rows = rows[: min(self._scored.until_enough(rows), self._labelled.until_enough(rows))]
         alarm = step(self._features, self._labels, rows, at, self._policy.threshold)
         taken = rows if alarm is None else rows[: int(np.searchsorted(at, alarm.offset)) + 1]
-        if not self._settled:
-            self._gather(taken)
-            if alarm is None:
-                self._proceed(verdicts)
-        if alarm is not None:
-            self._open(alarm, verdicts)
+        self._scored.add(taken)
+        self._labelled.add(taken)
+        if alarm is None:
+            self._proceed(verdicts)
+        else:
+            self._raise(alarm, verdicts)
         return len(taken)
 
-    def _arrive(self, rows: Rows, number: int, pace: Pace, verdicts: list[Verdict]) -> None:
-        """Look at how a block arrived; a fault of that opens an episode by itself, since no column need change."""
-        features, labels = self._before
-        self._arrival = []
-        if len(rows) >= FIRST:
-            self._arrival = arrival_faults(features.reference, rows, self._pace, pace)
-        if not self._arrival:
-            self._pace = pace if self._settled else self._pace
-        elif self._settled:
-            evidence = sum(float(each.detector.evidence().sum()) for each in self._before)
-            begin, rows = int(rows.time.min()), rows[: self._policy.labels]
-            alarm = Alarm(
-                offset=number,
-                time=begin,
-                changed=begin,
-                monitored=features.detector.rows,
-                evidence=evidence,
-                threshold=self._policy.threshold,
-            )
-            self._open(alarm, verdicts)
-            assert self._verdict is not None
-            told = diagnosis.diagnose(labels.reference, rows, self._schema, self._policy.alpha, self._slices)
-            self._verdict = episode.faulty(self._verdict, self._arrival, told, rows)
-            verdicts.append(self._verdict)
+    # --- alarms
 
-    # --- an episode
+    def _raise(self, alarm: Alarm, verdicts: list[Verdict]) -> None:
+        """Take the watch that raised ``alarm`` off duty; it opens an episode unless it belongs to the one that is open.
 
-    def _open(self, alarm: Alarm, verdicts: list[Verdict]) -> None:
-        if self._verdict is not None and not self._verdict.final:
-            verdicts.append(episode.overtaken(self._verdict))
+        It does if it compared with what the episode compares with. Labels that are being gathered go on being gathered:
+        else alarms that come more often than labels would keep the kind from ever being told.
+        """
+        watch = self._labels if alarm.labelled else self._features
         told = loudest(self._features, self._labels)
-        self._before = (self._features or self._before[0], self._labels or self._before[1])
-        self._features = self._labels = None
-        self._settled = False
-        self._begin_gathering()
-        prior = float(self._before[1].reference.label.mean())
-        self._verdict = episode.alarmed(self._identity, alarm, told, prior)
-        verdicts.append(self._verdict)
+        if not self._open or watch not in self._before:
+            if self._open:
+                assert self._verdict is not None
+                verdicts.append(episode.overtaken(self._verdict))
+            else:
+                self._labelled.begin(alarm.time)
+            self._before = (self._features or self._before[0], self._labels or self._before[1])
+            prior = float(self._before[1].reference.label.mean())
+            self._verdict = episode.alarmed(self._identity, alarm, told, prior)
+            verdicts.append(self._verdict)
+        if alarm.labelled:
+            self._labels = None
+        else:
+            self._features = None
+            self._scored.begin()
 
-    def _begin_gathering(self) -> None:
-        self._scored, self._labelled = Collection(), Collection()
-        self._asked = 0  # diagnoses with labels
-        self._restless = [0, 0]
-
-    def _gather(self, rows: Rows) -> None:
-        if self._features is None:
-            self._scored.add(rows[np.isnan(rows.label)])
-        if self._labels is None and not self._faulty:
-            self._labelled.add(rows[self._later(rows)])
-
-    def _later(self, rows: Rows) -> NDArray[np.bool_]:
-        """Rows with a label whose decision came after the alarm: those that become known first are of before it."""
-        assert self._verdict is not None
-        return ~np.isnan(rows.label) & (rows.time >= self._verdict.alarmed)
+    @property
+    def _open(self) -> bool:
+        return self._verdict is not None and not self._verdict.final
 
     @property
     def _faulty(self) -> bool:
-        return self._verdict is not None and self._verdict.kind is Kind.FAULT
+        return self._open and self._verdict is not None and self._verdict.kind is Kind.FAULT
 
-    @property
-    def _settle(self) -> int:
-        return 2 * self._policy.labels
+    def _arrive(self, rows: Rows, number: int, pace: Pace, verdicts: list[Verdict]) -> None:
+        """Look at how a block arrived; a fault of that opens an episode by itself, since no column need change."""
+        reference = (self._features or self._before[0]).reference
+        self._arrival = []
+        if len(rows) >= FIRST:
+            self._arrival = arrival_faults(reference, rows, self._pace, pace)
+        if self._features is None:
+            return
+        if not self._arrival:
+            self._pace = pace
+            return
+        begin = int(rows.time.min())
+        alarm = Alarm(
+            offset=number,
+            time=begin,
+            changed=begin,
+            monitored=self._features.detector.rows,
+            evidence=float(self._features.detector.evidence().sum()),
+            threshold=self._policy.threshold,
+            labelled=False,
+        )
+        self._raise(alarm, verdicts)
+        self._blame(self._arrival, rows[: self._policy.labels], verdicts)
 
-    def _until_enough(self, rows: Rows) -> int:
-        """How many of ``rows`` to take until one of the collections is large enough for what comes next."""
+    def _blame(self, found: Sequence[Fault], window: Rows, verdicts: list[Verdict]) -> None:
+        """Call the data faulty: nothing is learned from them."""
         assert self._verdict is not None
-        limit = len(rows)
-        for mine, have, steps in (
-            (np.isnan(rows.label), len(self._scored), (FIRST, self._settle)),
-            (self._later(rows), len(self._labelled), (self._policy.labels, self._settle)),
-        ):
-            at = np.flatnonzero(mine)
-            for enough in steps:
-                if 0 < enough - have <= len(at):
-                    limit = min(limit, int(at[enough - have - 1]) + 1)
-        return limit
+        if not self._faulty:
+            self._lasting = 0
+        told = self._diagnosis(window, self._policy.alpha)
+        self._verdict = episode.faulty(self._verdict, found, told, window)
+        verdicts.append(self._verdict)
+        self._features = self._labels = None
+        self._scored.again()
+        self._labelled.stop()
+
+    # --- what is gathered
 
     def _proceed(self, verdicts: list[Verdict]) -> None:
         """Do what the gathered rows are enough for."""
-        verdict = self._verdict
-        assert verdict is not None
-        if (verdict.revision == 0 or self._faulty) and len(self._scored) >= FIRST:
-            self._look(verdict, verdicts)
-        elif not verdict.final and len(self._labelled) >= (1 + self._asked) * self._policy.labels:
-            self._ask(verdict, verdicts)
-        if self._settled or self._faulty:
-            return
-        if self._features is None and len(self._scored) >= self._settle and self._at_rest(0, self._scored):
-            self._features = Watch(of_scored, self._schema, self._scored.rows, self._scored)
-            self._scored = Collection()
-        if self._labels is None and len(self._labelled) >= self._settle and self._at_rest(1, self._labelled):
-            self._labels = Watch(of_labelled, self._schema, self._labelled.rows, self._labelled)
-            self._labelled = Collection()
-        if self._features is not None and self._labels is not None:
+        if self._verdict is not None and self._open and len(self._scored) >= FIRST:
+            if self._faulty:
+                self._look_again(self._verdict, verdicts)
+            elif not self._scored.asked:
+                self._look(self._verdict, verdicts)
+        if self._open and len(self._labelled) >= (1 + self._labelled.asked) * self._policy.labels:
+            self._ask(verdicts)
+        if not self._faulty:
+            self._take_up()
+
+    def _take_up(self) -> None:
+        """Watch again with what was gathered as the reference, where that is enough and at rest."""
+        settle = 2 * self._policy.labels
+        if len(self._scored) >= settle and self._scored.at_rest():
+            self._features = self._watch(of_scored, self._scored)
+        if not self._open and len(self._labelled) >= settle and self._labelled.at_rest():
+            self._labels = self._watch(of_labelled, self._labelled)
+        if not self._open and self._features is not None and self._labels is not None:
             self._before = (self._features, self._labels)
-            self._settled = True
+
+    def _watch(self, make: Make, gathered: Gathering) -> Watch:
+        found = Watch(make, self._schema, gathered.rows, gathered.collection)
+        gathered.stop()
+        return found
 
     def _look(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
         """Diagnose without labels, and look for data faults."""
-        features, labels = self._before
+        self._scored.asked, window = 1, self._scored.rows
+        found = [*column_faults(self._before[0].reference, window, self._schema), *self._arrival]
+        if found:
+            self._blame(found, window, verdicts)
+            return
+        told = self._diagnosis(window, self._policy.alpha)
+        self._verdict = episode.diagnosed(verdict, told, window, self._heard(window), last=False)
+        verdicts.append(self._verdict)
+
+    def _look_again(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
+        """See whether a data fault is over, or has lasted for so long that it is how things are now."""
         window = self._scored.rows
-        found = [*column_faults(features.reference, window, self._schema), *self._arrival]
-        if verdict.kind is Kind.FAULT and not found:
+        found = [*column_faults(self._before[0].reference, window, self._schema), *self._arrival]
+        self._lasting += 1
+        if not found:
             self._verdict = episode.recovered(verdict, window)
             verdicts.append(self._verdict)
             self._return()
-            return
-        told = diagnosis.diagnose(labels.reference, window, self._schema, self._policy.alpha, self._slices)
-        if found:
-            self._scored, self._labelled = Collection(), Collection()
-            if _named(verdict.faults) == _named(found):
-                return
-            self._verdict = episode.faulty(verdict, found, told, window)
+        elif self._lasting >= LASTING:
+            self._verdict = episode.accepted(verdict, window)
+            verdicts.append(self._verdict)
+            self._pace = None
+            self._scored.again()
+            self._labelled.begin(int(window.time.max()))
         else:
-            heard = [each.testify(labels.reference, window, self._schema) for each in self._witnesses]
-            self._verdict = episode.diagnosed(verdict, told, window, heard, last=False)
-        verdicts.append(self._verdict)
+            self._scored.again()
+            if not _named(found) <= _named(verdict.faults):
+                self._blame(found, window, verdicts)
 
-    def _ask(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
-        """A diagnosis with labels."""
-        labels, window = self._before[1], self._labelled.rows
-        self._asked += 1
-        told = diagnosis.diagnose(labels.reference, window, self._schema, self._policy.alpha, self._slices)
-        heard = [each.testify(labels.reference, window, self._schema) for each in self._witnesses]
-        self._verdict = episode.diagnosed(verdict, told, window, heard, last=self._asked > 1)
+    def _ask(self, verdicts: list[Verdict]) -> None:
+        """A diagnosis with labels; as there may be two, each has half of alpha."""
+        assert self._verdict is not None
+        window = self._labelled.rows
+        self._labelled.asked += 1
+        told = self._diagnosis(window, self._policy.alpha / 2)
+        self._verdict = episode.diagnosed(
+            self._verdict, told, window, self._heard(window), last=self._labelled.asked > 1
+        )
         verdicts.append(self._verdict)
-        if self._verdict.final and not told.changed:
+        if not self._verdict.final:
+            return
+        if told.changed or self._returned:
+            self._labels = None  # what it compares with is of before the change
+            self._returned = False
+        else:
+            # Once: an alarm that comes back against a reference is no chance, however small what it has seen.
             self._return()
+            self._returned = True
+
+    def _diagnosis(self, window: Rows, alpha: float) -> diagnosis.Diagnosis:
+        return diagnosis.diagnose(self._before[1].reference, window, self._schema, alpha, self._slices)
+
+    def _heard(self, window: Rows) -> list[Testimony]:
+        return [each.testify(self._before[1].reference, window, self._schema) for each in self._witnesses]
 
     def _return(self) -> None:
         """Go on watching with the references of before the episode."""
         for watch in self._before:
             watch.detector.reset()
         self._features, self._labels = self._before
-        self._settled = True
-        self._begin_gathering()
-
-    def _at_rest(self, which: int, gathered: Collection) -> bool:
-        """Whether both halves of what is gathered look alike; if not, the first is dropped, and gathering goes on."""
-        if self._restless[which] >= RESTLESS:
-            return True
-        rows = gathered.rows
-        half = len(rows) // 2
-        if diagnosis.p_same(rows[:half], rows[half:]) >= REST:
-            return True
-        gathered.drop_first(half)
-        self._restless[which] += 1
-        return False
+        self._scored.stop()
+        self._labelled.stop()
 
     # --- the changelog
 
     def changes(self) -> dict[str, bytes | None]:
         """Records to write to the changelog, in this order, for :meth:`restore`; None is a tombstone."""
         watches = (*self._before, self._features, self._labels)
-        live = [self._scored, self._labelled]
+        live = [self._scored.collection, self._labelled.collection]
         live += [watch.gathered for watch in watches if watch is not None and watch.gathered is not None]
         found: dict[str, bytes | None] = {}
         for collection in live:
@@ -333,16 +352,19 @@ class Panel:
         self.offset, self._next_piece = state.offset, state.pieces
         self._features = going(of_scored, state.features)
         self._labels = going(of_labelled, state.labels)
+        features, labels = self._features, self._labels
+        same = [
+            each is not None and each.pieces == pieces
+            for each, pieces in zip((features, labels), state.before, strict=True)
+        ]
         self._before = (
-            watch(of_scored, state.before[0]),
-            watch(of_labelled, state.before[1]),
+            features if same[0] and features is not None else watch(of_scored, state.before[0]),
+            labels if same[1] and labels is not None else watch(of_labelled, state.before[1]),
         )
         self._pace, self._arrival = state.pace, state.arrival
-        self._verdict, self._settled = state.verdict, state.settled
-        if self._settled and self._features is not None and self._labels is not None:
-            self._before = (self._features, self._labels)
-        self._asked, self._restless = state.asked, state.restless
-        self._scored, self._labelled = collection(state.scored), collection(state.labelled)
+        self._verdict, self._returned, self._lasting = state.verdict, state.returned, state.lasting
+        self._scored.resume(state.scored, collection)
+        self._labelled.resume(state.labelled, collection)
 
     def _state(self) -> _State:
         return _State(
@@ -354,24 +376,22 @@ class Panel:
             pace=self._pace,
             arrival=self._arrival,
             verdict=self._verdict,
-            settled=self._settled,
-            asked=self._asked,
-            restless=self._restless,
-            scored=self._scored.pieces,
-            labelled=self._labelled.pieces,
+            returned=self._returned,
+            lasting=self._lasting,
+            scored=self._scored.kept(),
+            labelled=self._labelled.kept(),
         )
 
     def status(self) -> Status:
         """Where the panel stands."""
-        evidence = sum(
-            float(watch.detector.evidence().sum())
-            for watch in (self._features, self._labels)
-            if watch is not None
-        )
+        watches = [watch for watch in (self._features, self._labels) if watch is not None]
+        evidence = max((float(watch.detector.evidence().sum()) for watch in watches), default=0.0)
         verdict = self._verdict
         state: Literal["watching", "diagnosing", "settling"] = "watching"
-        if not self._settled:
-            state = "settling" if verdict is not None and verdict.final else "diagnosing"
+        if self._open:
+            state = "diagnosing"
+        elif self._features is None or self._labels is None:
+            state = "settling"
         return Status(
             state=state,
             log10_evidence=math.log10(max(evidence, 1.0)),

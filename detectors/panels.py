@@ -14,16 +14,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.blocks import Blocks, Mark, Released
+from detectors.blocks import Blocks, Clock, Mark, Released
 from detectors.episode import Identity
 from detectors.panel import Panel, Policy
-from detectors.rows import Rows, Schema
+from detectors.rows import Float64, Rows, Schema
 from detectors.verdict import Verdict
 from detectors.witnesses import Witness
 from model.reference import Reference
 from model.usecase import UseCase
 
-LEAST_ROWS = 200  # of the reference, that a value of a slice needs to be watched on its own
+# Of the reference, that a value of a slice needs to be watched on its own: rows, and rows of either label.
+LEAST_ROWS, LEAST_OF_LABEL = 500, 5
 OVERALL = 0.5  # share of the budget that the panel of all decisions has, where there are slices
 
 
@@ -37,7 +38,10 @@ class PanelsMark(msgspec.Struct, frozen=True):
 
 
 class Panels:
-    """The panels of the model ``version``, by identity; ``rare`` are the values of each slice that have none."""
+    """The panels of the model ``version``, by identity; ``rare`` are the values of each slice that have none.
+
+    Those have less than ``LEAST_ROWS`` rows in the reference, or less than ``LEAST_OF_LABEL`` of either label.
+    """
 
     def __init__(
         self,
@@ -61,7 +65,7 @@ class Panels:
             others = [other for other in drift.slices if other != name]
             panels = {}
             for value, rows in where.items():
-                if value is None or len(rows) < LEAST_ROWS:
+                if value is None or not _enough(known.label[rows]):
                     continue
                 identity = Identity(usecase.name, version, name, value)
                 panels[value] = Panel(identity, schema, known[rows], policy, witnesses, others)
@@ -81,14 +85,20 @@ class Panels:
         )
 
     def observe(
-        self, rows: Rows, at: NDArray[np.int64], unwatched: Counter[tuple[str, str]]
+        self,
+        rows: Rows,
+        at: NDArray[np.int64],
+        clocks: tuple[Clock, Clock],
+        unwatched: Counter[tuple[str, str]],
     ) -> list[Verdict]:
-        """Take in ``rows``, at the offsets ``at`` [n], and show the blocks that they end to the panels.
+        """Take in ``rows``, at the offsets ``at`` [n], and show the blocks that are over to the panels.
 
-        Counts by model and slice what has no panel.
+        ``clocks`` are those of scored samples and of samples with a label, of all models. Counts by model and slice
+        what has no panel.
         """
         known = ~np.isnan(rows.label)
-        ended = self._scored.add(rows[~known], at[~known]) + self._matured.add(rows[known], at[known])
+        ended = self._scored.add(rows[~known], at[~known], clocks[0])
+        ended += self._matured.add(rows[known], at[known], clocks[1])
         ended.sort(key=lambda each: each.offset)
         return [verdict for each in ended for verdict in self._show(each, unwatched)]
 
@@ -131,6 +141,12 @@ def budget(events_between_false_alarms: float, slices: int) -> tuple[float, floa
     if not slices:
         return float(events_between_false_alarms), float("inf")
     return events_between_false_alarms / OVERALL, events_between_false_alarms * slices / (1 - OVERALL)
+
+
+def _enough(label: Float64) -> bool:
+    """Whether a value with these rows of the reference, of ``label`` [n], can be watched on its own."""
+    positive = int(label.sum())
+    return len(label) >= LEAST_ROWS and min(positive, len(label) - positive) >= LEAST_OF_LABEL
 
 
 def _rows(reference: Reference) -> Rows:

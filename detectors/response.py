@@ -1,4 +1,4 @@
-"""The response: what a diagnosis calls for, with the reason. The cheapest sound one, see the study in ``docs/drift.md``.
+"""The response: what a diagnosis calls for, with the reason. The cheapest sound one, ``docs/drift-statistics.md``.
 
 A prior correction is free and works at once under label shift; under covariate shift it hurts, so the fit must hold. A
 model is kept under a covariate shift that it has data for: refitting on a few rows is worse than doing nothing.
@@ -17,14 +17,13 @@ OVERLAP = 0.1  # effective share of the reference, below which the model has har
 def kind_of(diagnosis: Diagnosis) -> Kind:
     """The kind that is told: the only one left, mixed if none is, undetermined if several are.
 
-    Before there are labels, a label shift that fits and moves the prior is told although a covariate shift remains.
+    A label shift is never told without labels: a covariate shift along the score looks just like it, and there the
+    correction does harm.
     """
     kinds = diagnosis.kinds
     if not kinds:
         return Kind.MIXED
-    if len(kinds) == 1 or (not diagnosis.labelled and kinds[0] is Kind.LABEL):
-        return kinds[0]
-    return Kind.UNDETERMINED
+    return kinds[0] if len(kinds) == 1 else Kind.UNDETERMINED
 
 
 def respond(diagnosis: Diagnosis, since: int, *, last: bool) -> Response:
@@ -59,12 +58,11 @@ def _choose(diagnosis: Diagnosis, *, last: bool) -> tuple[Action, str]:
 
 
 def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
-    prior = diagnosis.prior_counted if diagnosis.labelled else diagnosis.prior_fitted
+    prior = diagnosis.prior_counted
     assert prior is not None
-    told = "counted" if diagnosis.labelled else "fitted without labels"
     return Action.CORRECT_PRIOR, (
         f"P(X|Y) stays and the base rate went from {diagnosis.prior_before:.3f} to {prior.value:.3f} "
-        f"({prior.low:.3f} to {prior.high:.3f}, {told}): correcting the prior needs no training"
+        f"({prior.low:.3f} to {prior.high:.3f}): correcting the prior needs no training"
     )
 
 
@@ -111,4 +109,10 @@ def _awaited(diagnosis: Diagnosis) -> str:
         return f"{names} drift are both possible still; more labels will tell"
     if not diagnosis.changed:
         return "P(X) is not refuted, so this is a matter of labels; their windows have to close"
+    fitted = diagnosis.prior_fitted
+    if diagnosis.kinds[0] is Kind.LABEL and fitted is not None:
+        return (
+            f"a base rate of {fitted.value:.3f} ({fitted.low:.3f} to {fitted.high:.3f}) would explain it, and so would a covariate "
+            "shift along the score, under which correcting the prior does harm; labels will tell"
+        )
     return "P(X) changed; whether P(Y|X) stays, labels will tell"

@@ -25,7 +25,7 @@ class Rows(msgspec.Struct, frozen=True, eq=False):
     """n decisions in their order.
 
     ``numeric`` [n, F] has NaN for missing, ``categorical`` [n, C] holds strings, None for missing. ``score`` [n] is the
-    model's probability, ``label`` [n] 0, 1 or NaN. ``time`` [n] is the decision's, ``received`` [n] when Kafka took it,
+    model's probability, ``label`` [n] 0, 1 or NaN. ``time`` [n] is the decision's, ``received`` [n] when its event was sent,
     both ms, 0 where that is not known. ``key`` [n] numbers the decision: it seeds what is drawn at random for the row,
     so that a row read again is treated alike.
     """

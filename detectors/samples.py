@@ -28,7 +28,7 @@ class SampleError(ValueError):
 
 
 class SampleRecord(NamedTuple):
-    """A record of the topic; ``received`` is when Kafka took it, ms, 0 if that is not known."""
+    """A record of the topic; ``received`` is when the decision's event was sent, ms, 0 if that is not known."""
 
     offset: int
     received: int
@@ -44,6 +44,7 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
     model: str
     features: dict[str, float | str | None]
     label: Literal[0, 1] | None = None
+    type: str = ""
 
 
 _decode = msgspec.json.Decoder(Sample).decode
@@ -73,7 +74,7 @@ def check(sample: Sample, schema: Schema) -> None:
 
 
 def rows_of(samples: Sequence[Sample], received: Sequence[int], schema: Schema) -> Rows:
-    """The rows of ``samples``, which :func:`check` has passed, and which Kafka took at ``received``, ms."""
+    """The rows of ``samples``, which :func:`check` has passed, and whose events were sent at ``received``, ms."""
     n = len(samples)
     features = [sample.features for sample in samples]
     numeric = np.empty((n, len(schema.numeric)))

@@ -14,8 +14,8 @@ import numpy as np
 
 from detectors.rows import Float64
 
-# In standard deviations of the channel, for shifts from about .05 to 1.
-BETS = (0.05, 0.12, 0.3, 0.6)
+# In standard deviations of the channel. Smaller ones would find smaller shifts, and errors of the reference with them.
+BETS = (0.1, 0.25, 0.6)
 MOST = 0.9  # of the bet that could lose everything
 
 

@@ -63,7 +63,8 @@ class Effect(msgspec.Struct, frozen=True):
     """How one column changed between reference and window.
 
     ``shift`` is the difference of means in reference standard deviations (of a category: 0), ``distance`` the
-    Kolmogorov-Smirnov distance (of a category: the total variation), ``p`` of that, over all columns.
+    Kolmogorov-Smirnov distance (of a category: the total variation), ``p`` that of Kolmogorov-Smirnov (of a category:
+    of chi-squared), over all columns. Missing values are left out, but of a category are a value.
     """
 
     column: str

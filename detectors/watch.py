@@ -32,7 +32,7 @@ class Kept(msgspec.Struct):
 class Watch:
     """A detector and the reference that it compares with, which was ``gathered``, or else is the model's own.
 
-    The channels have half the weight, so that the evidence of the two watches of a panel adds up.
+    The channels have half the weight: a panel has two watches, which share its rate of false alarms.
     """
 
     def __init__(
@@ -74,9 +74,10 @@ class Watch:
 def step(
     features: Watch | None, labels: Watch | None, rows: Rows, at: NDArray[np.int64], threshold: float
 ) -> Alarm | None:
-    """Step through ``rows`` up to the first whose evidence, of both watches together, reaches ``threshold``.
+    """Step through ``rows`` up to the first at which the evidence of either watch reaches ``threshold``.
 
-    ``features`` takes the rows without a label, ``labels`` those with one; ``at`` [n] are their sample offsets.
+    ``features`` takes the rows without a label, ``labels`` those with one; ``at`` [n] are their numbers. Each is a
+    process of its own rows, and has half the weight: so each has half the rate of false alarms, and the rates add up.
     """
     known = ~np.isnan(rows.label)
     both = [
@@ -85,22 +86,22 @@ def step(
         if watch is not None
     ]
     factors = [watch.detector.factors(watch.channels(rows[mine])) for watch, mine in both]
-    evidence = [float(watch.detector.evidence().sum()) for watch, _ in both]
     turns = sorted(
         (row, which, place) for which, (_, mine) in enumerate(both) for place, row in enumerate(mine.tolist())
     )
     times = rows.time.tolist()
     for row, which, place in turns:
-        evidence[which] = both[which][0].add(factors[which][place], times[row])
-        if sum(evidence) >= threshold:
-            loud = both[int(np.argmax(evidence))][0]
+        watch = both[which][0]
+        evidence = watch.add(factors[which][place], times[row])
+        if evidence >= threshold:
             return Alarm(
                 offset=int(at[row]),
-                time=both[which][0].latest,
-                changed=loud.changed,
-                monitored=loud.detector.rows,
-                evidence=sum(evidence),
+                time=watch.latest,
+                changed=watch.changed,
+                monitored=watch.detector.rows,
+                evidence=evidence,
                 threshold=threshold,
+                labelled=watch is labels,
             )
     return None
 

@@ -24,7 +24,7 @@ from faust.types.auth import CredentialsT
 from deploy import metrics
 from deploy.dead_letters import Headers, dead_letter
 from deploy.settings import Settings, password, ssl_context
-from deploy.topics import state_changelog
+from deploy.topics import SENT, state_changelog
 from model.usecase import UseCase
 from stream import transport
 from stream.engine import Engine, Processed
@@ -155,7 +155,8 @@ class Worker:
             first += await self._send(self._topics.examples, partition, joined.users, joined.examples)
             # Whatever partition the run is of: the monitor needs one order.
             no_keys = [None] * len(joined.samples)
-            first += await self._send(self._topics.samples, 0, no_keys, joined.samples)
+            arrived = [_arrived(sent) for sent in joined.sent]
+            first += await self._send(self._topics.samples, 0, no_keys, joined.samples, arrived)
             first += await self._send(
                 self._topics.dead_letters, partition, *_dead_letters(message.tp, records, processed.bad)
             )
@@ -221,6 +222,11 @@ class Worker:
             await before
         await asyncio.gather(*await self._send(self._changelog, partition, gone, [None] * len(gone)))
         metrics.EVICTED.inc(len(gone))
+
+
+def _arrived(sent: int) -> Headers:
+    """The header of a sample whose event was ``sent`` then, ms; none where that is not known."""
+    return [(SENT, b"%d" % sent)] if sent > 0 else NO_HEADERS
 
 
 def _dead_letters(

@@ -17,7 +17,7 @@ Pending decisions live in the state changelog beside the profiles, under keys th
 ``ff 64`` (d), decision id  an :class:`~stream.pending.Open` decision; a tombstone once its window is over
 ``ff 6f`` (o), event id     a :class:`~stream.pending.Held` outcome; a tombstone once it is let go
 ``ff 73`` (s), block:point  a user that the sample has seen in that block; a tombstone once it is forgotten
-``ff 6d`` (m)               the :class:`~stream.pending.Mark`: the last offset joined, the watermark and blocks there
+``ff 6d`` (m)               the :class:`~stream.pending.Mark`: the last offset joined; watermark, blocks and users there
 =========================  ======================================================================
 
 A run's changes stand before its mark, and its mark before its profile rows. So a row that says an event is folded
@@ -93,6 +93,8 @@ class Joined(msgspec.Struct):
     positives: int = 0  # of the examples
     # Records of the `samples` topic: a monitored decision's `scores` record, and its example once the window closed.
     samples: list[bytes] = []
+    # Of each sample: when the decision's event was sent, ms, or 0 if it has a label; that came of the clock.
+    sent: list[int] = []
     matured: int = 0  # of the samples, those with a label
     closed: list[Open] = []
     keys: list[bytes] = []  # changelog
@@ -183,7 +185,8 @@ class Pending:
         watermarks = np.maximum.accumulate(
             np.append(self.mark.watermark, columns.times)
         )  # [n + 1], before each event
-        scored = dict(zip(decisions.tolist(), zip(scores, records, strict=True), strict=True))
+        sent = columns.sent[decisions].tolist()
+        scored = dict(zip(decisions.tolist(), zip(scores, records, sent, strict=True), strict=True))
         concerned = self._concerns[columns.codes] & (columns.offsets > self.mark.offset)
         for position in np.flatnonzero(concerned).tolist():
             event, time = columns.events[position], int(columns.times[position])
@@ -194,7 +197,9 @@ class Pending:
             if position in scored:
                 self._track(scored[position], offset, watermark, joined)
         self._pass(int(watermarks[-1]), joined)
-        self.mark = Mark(max(self.mark.offset, last), int(watermarks[-1]), self._sampling.blocks)
+        self.mark = Mark(
+            max(self.mark.offset, last), int(watermarks[-1]), self._sampling.blocks, self._sampling.users
+        )
         self._keep(joined)
         return joined
 
@@ -205,7 +210,7 @@ class Pending:
             if kind == MARK:
                 if value is not None:
                     self.mark = _unpack_mark(value)
-                    self._sampling.resume(self.mark.blocks)
+                    self._sampling.resume(self.mark.blocks, self.mark.users)
             elif kind == _SEEN:
                 self._sampling.restore(name, kept=value is not None)
             elif kind == _DECISION:
@@ -217,9 +222,9 @@ class Pending:
                 if value is not None:
                     self._held.put(_unpack_held(value))
 
-    def _track(self, scored: tuple[Score, bytes], offset: int, watermark: int, joined: Joined) -> None:
+    def _track(self, scored: tuple[Score, bytes, int], offset: int, watermark: int, joined: Joined) -> None:
         """Open the decision, unless it cannot be tracked, or was restored from a run that a crash cut off."""
-        score, record = scored
+        score, record, sent = scored
         rule = self._rules[score.type]
         closes = score.time + rule.window
         same = self._open.get(score.id)
@@ -253,6 +258,7 @@ class Pending:
             self._changes[_DECISION + entry.id.encode()] = entry
             if entry.monitored:
                 joined.samples.append(record)
+                joined.sent.append(sent)
             for held, weight in self._arrived_before(entry):
                 joined.outcomes[Outcomes.ADOPTED] += self._count(entry, held.time, weight, joined)
 
@@ -325,6 +331,7 @@ class Pending:
                 self._mature(entry, joined)
             if entry.monitored:
                 joined.samples.append(_example(entry))
+                joined.sent.append(0)
                 joined.matured += 1
             joined.closed.append(entry)
             self._forget(entry)

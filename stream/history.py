@@ -25,7 +25,7 @@ FLUSH_EXAMPLES = 500_000  # examples held before they are written, about 1.5 kB 
 
 
 class Outputs(msgspec.Struct, frozen=True):
-    """Where a backtest writes, and who is shown its samples, those of a chunk at a time; None: nowhere."""
+    """Where a history writes, and who is shown its samples, those of a chunk at a time; None: nowhere."""
 
     examples: ExampleLog | None = None
     scores: Path | None = None

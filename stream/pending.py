@@ -55,11 +55,12 @@ class Held(msgspec.Struct, gc=False, eq=False):
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far the join has come: the last source offset, and the latest event time and sampled blocks up to it."""
+    """How far the join has come: the last source offset, and the latest event time and what is sampled up to it."""
 
     offset: int
     watermark: int
     blocks: tuple[Block, ...] = ()
+    users: tuple[int, ...] = ()  # of the last blocks before the newest
 
 
 class _Waiting(Protocol):

@@ -4,13 +4,14 @@
 order of the partition. Event time is cut into blocks. In each, the users whose point, a hash of user and block in
 0 ... ``SPACE``, lies below the block's share give one decision, their first, and no more than a quota of users do.
 
-The share of a block follows from how many users the block before had, so that the quota lasts over the whole block:
-those who come after it is used up would be missing, and the earliest would stand for all. The users are counted from
-their points (adaptive sampling, Wegman; Flajolet 1990): once the quota is used up, the share that is counted halves
-whenever more points than the quota are remembered. In the first block the share is everybody.
+The share of a block follows from the most users that one of the last ``REMEMBERED`` blocks had, so that the quota lasts
+over the whole block: those who come after it is used up would be missing, and the earliest would stand for all. The
+last block alone would not do: a Monday may have twice the users of its Sunday. The users are counted from their points
+(adaptive sampling, Wegman; Flajolet 1990): once the quota is used up, the share that is counted halves whenever more
+points than the quota are remembered. In the first block the share is everybody.
 
-What is remembered is the points of two blocks, and what is told to the changelog is each of them, and two small
-:class:`Block` in the mark. A decision of an older block is not monitored.
+What is remembered is the points of two blocks and the users of eight, and what is told to the changelog is each of the
+points, and in the mark two small :class:`Block` and the users. A decision of an older block is not monitored.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ import msgspec
 from model.usecase import Drift
 
 SPACE = 1 << 32  # points are from 0 to below it
-AIM = 0.9  # of the quota that a share is set for: a tenth more users than in the block before find room
+AIM = 0.9  # of the quota that a share is set for: a tenth more users than in the largest block find room
+REMEMBERED = 8  # blocks that had users, whose largest sets the share: of days a week, and one more for a day without any
 POINT_BYTES = 100  # of memory: an int and its slot in a set, about
 _WORD = (1 << 64) - 1
 
@@ -61,6 +63,7 @@ class Sampling:
         self._quota = max(1, round(drift.samples / partitions))
         self._blocks: dict[int, _Memory] = {}  # the newest and the one before
         self._newest: _Memory | None = None
+        self._users: tuple[int, ...] = ()  # of the last blocks before the newest, as counted when they ended
         self._restored: dict[int, set[int]] = {}  # points of blocks that are not at work yet
         self._added: list[str] = []
         self._gone: list[str] = []
@@ -79,6 +82,11 @@ class Sampling:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks at work, for the mark."""
         return tuple(Block(memory.number, memory.share, memory.counted) for memory in self._blocks.values())
+
+    @property
+    def users(self) -> tuple[int, ...]:
+        """About how many users each of the last blocks had, at most ``REMEMBERED``, for the mark."""
+        return self._users
 
     def take(self, user: str, time: int) -> bool:
         """Whether the decision of ``user`` at ``time`` (ms) is monitored, and remember the user if so."""
@@ -117,8 +125,9 @@ class Sampling:
         else:
             points.discard(point)
 
-    def resume(self, blocks: tuple[Block, ...]) -> None:
-        """Go on with ``blocks`` of a mark; what a later record restores still finds its place."""
+    def resume(self, blocks: tuple[Block, ...], users: tuple[int, ...]) -> None:
+        """Go on with ``blocks`` and ``users`` of a mark; what a later record restores still finds its place."""
+        self._users = users
         if blocks == self.blocks:
             return
         self._restored |= {number: memory.points for number, memory in self._blocks.items()}
@@ -131,7 +140,8 @@ class Sampling:
         """Begin block ``number``, later than any before, and forget all but the one before it."""
         share = SPACE
         if self._newest is not None:
-            share = max(1, min(SPACE, int(SPACE * AIM * self._quota / self._newest.users)))
+            self._users = (*self._users, round(self._newest.users))[-REMEMBERED:]
+            share = max(1, min(SPACE, int(SPACE * AIM * self._quota / max(self._users))))
         points = self._restored | {old: memory.points for old, memory in self._blocks.items()}
         for old in [old for old in points if old < number - 1]:
             self._gone += [_name(old, point) for point in points.pop(old)]

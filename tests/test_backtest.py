@@ -366,3 +366,28 @@ def test_the_command_refuses_what_is_no_policy(tmp_path: Path) -> None:
     done = CliRunner().invoke(eddyline.cli, list(map(str, arguments)))
     assert done.exit_code == 2
     assert "eddyline: --policy: a policy is never, every=DURATION" in done.stderr
+
+
+def test_the_last_block_is_watched_though_no_decision_ends_it() -> None:
+    """A drift within the block in which the log ends is found as the simulation ends."""
+    case = usecase.parse(USECASE.replace("labels = 500", 'labels = 500\nblock = "90d"'))
+    examples = log(LABEL)
+    run = backtest(case, examples, np.ones(len(examples), np.bool_), day(BEGIN), ALL[:1], logistic)[0]
+    assert run.verdicts
+    assert run.verdicts[0].alarmed // (90 * DAY) == int(examples.time[-1]) // (90 * DAY)
+
+
+@pytest.mark.parametrize(("begin", "says"), [("2031-01-01", "choose an earlier one"), ("1999-01-01", "got")])
+def test_a_moment_outside_the_log_is_told_before_anything_that_learns_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begin: str, says: str
+) -> None:
+    """TensorFlow takes seconds, and the answer is there without it."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("the learner was loaded")
+
+    monkeypatch.setattr(eddyline, "_learner", never)
+    case, examples = builders.inputs(tmp_path, builders.examples(400))
+    done = CliRunner().invoke(eddyline.cli, ["backtest", str(case), str(examples), "--from", begin])
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr

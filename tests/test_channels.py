@@ -103,3 +103,40 @@ def test_columns_may_be_of_one_sort_only() -> None:
 
 def _fields(rows: Rows) -> dict[str, Any]:
     return {name: getattr(rows, name) for name in Rows.__struct_fields__}
+
+
+def rare(n: int, rate: float, seed: int, scored: float = 0.003) -> Rows:
+    """``n`` rows with positives at ``rate``, which the model takes for ``scored``."""
+    random = np.random.default_rng(seed)
+    columns, plan = (
+        random.normal(size=(n, 2)),
+        np.array(["a", "b", "c"], np.object_)[random.integers(0, 3, n)],
+    )
+    label = (random.random(n) < rate).astype(np.float64)
+    return rows_of(columns, np.full(n, scored), label, plan[:, None])
+
+
+RARE = Schema(("x", "y"), ("plan",))
+
+
+@pytest.mark.parametrize(("n", "rate"), [(300, 0.003), (500, 0.002), (5000, 0.0002)])
+@pytest.mark.parametrize("scored", [0.003, 1e-6])
+def test_a_reference_without_positives_makes_no_miracle_of_one(n: int, rate: float, scored: float) -> None:
+    """At the rate that leaves a reference without one now and then, no channel's mean is above 0 by more than chance."""
+    reference = msgspec.structs.replace(rare(n, rate, 1, scored), label=np.zeros(n))
+    channels = of_labelled(reference, RARE)
+    values = channels(rare(60_000, rate, 2, scored))
+    assert (values.mean(axis=0) < 2.5 * values.std(axis=0) / np.sqrt(60_000)).all()
+
+
+def test_values_of_rare_outcomes_stay_above_the_lowest_and_are_of_order_one() -> None:
+    """The bound holds for labels never seen, and a positive is worth as much as half a row's says."""
+    reference = msgspec.structs.replace(rare(300, 0.003, 1), label=np.zeros(300))
+    channels = of_labelled(reference, RARE)
+    for score in (0.0, 1.0):
+        for label in (0.0, 1.0):
+            odd = msgspec.structs.replace(
+                rare(50, 0.5, 3), score=np.full(50, score), label=np.full(50, label)
+            )
+            assert (channels(odd) >= channels.lowest - 1e-9).all()
+    assert channels(rare(1000, 0.5, 4))[:, :4].max() < np.sqrt(2 * 301)

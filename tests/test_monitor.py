@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from detectors.episode import Identity
 from detectors.monitor import Monitor
 from detectors.panels import budget
 from detectors.samples import MEMORY, Repeats, SampleError, decode
 from detectors.verdict import Kind, Verdict
-from tests.drifting import USECASE, matured, records, reference, sample, samples, usecase
+from tests.drifting import START_MS, STEP_MS, USECASE, matured, records, reference, sample, samples, usecase
 
 CHANGE = 1200
 DRIFTED = samples(2600, CHANGE)
@@ -146,6 +147,34 @@ def test_repeats_change_no_verdict() -> None:
         for each in watch(monitor(), DRIFTED)
     ]
     assert found == once
+
+
+def test_labels_of_all_types_are_watched_together() -> None:
+    """Decisions of one type are known first; until those of the other are, they would look like a drift."""
+    text = USECASE.replace('window = "3h"', 'window = "30h"')
+    declared = usecase(
+        text.replace(
+            "[context]", '[events.mail]\n[decisions.mail]\noutcome = "buy"\nwindow = "40m"\n[context]', 1
+        )
+    )
+    turns = []
+    for value in samples(8000):
+        each = msgspec.json.decode(value)
+        kind, minutes = ("mail", 40) if (each["features"]["views"] or 0) > 0 else ("offer", 1800)
+        at = (each["time"] - START_MS) / STEP_MS + (minutes if "label" in each else 0)
+        turns.append((at, "label" in each, msgspec.json.encode(each | {"type": kind})))
+    turns.sort(key=lambda turn: turn[:2])
+    watching = Monitor(declared, {"v1": reference()})
+    assert watch(watching, [value for _, _, value in turns]) == []
+
+
+def test_the_last_block_of_a_model_ends_with_the_next_models() -> None:
+    """After a swap no more samples of the old version come; those of the new one move its clock, too."""
+    watching = monitor(v1=reference(), v2=reference(seed=3))
+    old = watching.observe(records(samples(130)[:130])).scored
+    assert watching.status()[Identity("shop", "v1", "", "")].scored < old
+    watching.observe(records([msgspec.json.encode(sample(400, model="v2"))], 130))
+    assert watching.status()[Identity("shop", "v1", "", "")].scored == old
 
 
 def test_the_memory_of_repeats_is_bounded() -> None:

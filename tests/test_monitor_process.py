@@ -7,18 +7,20 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from confluent_kafka import Message, Producer
 
 import eddyline
-from deploy.settings import Events, Settings
+from deploy.settings import Events, Settings, kafka_producer
 from deploy.topics import monitor_changelog
-from detectors.app import REASON, group
+from detectors.app import REASON, group, sent
 from detectors.monitor import Monitor
-from detectors.samples import SampleRecord
+from detectors.samples import SampleError, SampleRecord, decode
 from detectors.verdict import Kind, Verdict
 from stream.producer import EventProducer
 from tests.broker import Broker
@@ -48,11 +50,18 @@ def quick(settings: Settings) -> Settings:
 
 
 def publish(settings: Settings, values: list[bytes]) -> None:
-    """What the workers do."""
-    aimed = msgspec.structs.replace(settings.topics, events=settings.topics.samples)
-    with EventProducer(msgspec.structs.replace(settings, topics=aimed)) as out:
-        for each in values:
-            out.send_encoded(None, each)
+    """What the workers do, with events that were sent two seconds after their time."""
+    producer = Producer(kafka_producer(settings.kafka))
+    for each in values:
+        headers: dict[str, str | bytes | None] = {}
+        try:
+            sample = decode(each)
+            if sample.label is None:
+                headers["sent"] = b"%d" % (sample.time + 2000)
+        except SampleError:
+            pass
+        producer.produce(settings.topics.samples, each, headers=headers)
+    assert producer.flush(60) == 0
 
 
 def left(settings: Settings) -> int:
@@ -78,7 +87,7 @@ def expected(settings: Settings) -> list[Verdict]:
         value = message.value()
         assert isinstance(value, bytes)
         assert offset == message.offset()
-        given.append(SampleRecord(offset, message.timestamp()[1], value))
+        given.append(SampleRecord(offset, int(dict(message.headers() or []).get("sent") or 0), value))
     return by_episode(Monitor(usecase(), {"v1": reference()}).observe(given).verdicts)
 
 
@@ -88,6 +97,21 @@ def once(found: list[Verdict]) -> list[Verdict]:
     for each in found:
         assert by_revision.setdefault((each.id, each.revision), each) == each
     return by_episode(list(by_revision.values()))
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([("sent", b"1700000000123")], 1_700_000_000_123),
+        ([("other", b"1"), ("sent", b"7")], 7),
+        (None, 0),
+        ([], 0),
+        *(([("sent", wrong)], 0) for wrong in (b"", b"-5", b"1.5", b"soon", b"\xff", b"9" * 40, None)),
+    ],
+)
+def test_a_sample_arrived_when_its_event_was_sent(headers: Any, expected: int) -> None:
+    """The header tells; not the record's own timestamp, which says when a worker wrote it. Nonsense is unknown."""
+    assert expected == sent(Message(headers=headers, timestamp=(1, 1_700_009_999_999)))
 
 
 @pytest.mark.timeout(120)

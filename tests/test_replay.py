@@ -96,6 +96,14 @@ def test_replay_gives_what_kafka_gives_to_the_byte(broker: Broker, trained: Path
     samples = [value for each in results for value in each.joined.samples]
     assert records(settings, settings.topics.samples) == samples
     assert 1000 < len(samples) < len(examples)
+    sent = {
+        msgspec.json.decode(message.value() or b"")["id"]: str(message.timestamp()[1]).encode()
+        for message in read(settings, settings.topics.events)
+    }
+    for message in read(settings, settings.topics.samples):
+        decision = msgspec.json.decode(message.value() or b"")
+        assert (message.headers() or []) == ([] if "label" in decision else [("sent", sent[decision["id"]])])
+        assert message.timestamp()[1] > max(map(int, sent.values()))  # it is deleted by when it was written
     rows = {
         key: row.tobytes()
         for key in replay.state.profiles

@@ -8,6 +8,7 @@ import faust
 import pytest
 
 from deploy.settings import Engine, Kafka, Settings, SettingsError, fields, kafka_client, kafka_producer, load
+from model.usecase import load as load_usecase
 from stream.app import create_app
 from tests.events import usecase
 
@@ -93,3 +94,9 @@ def test_sasl_reaches_librdkafka_and_faust(tmp_path: Path) -> None:
         credentials.protocol.value,
     )
     assert [url.port for url in app.conf.broker] == [1, 2]
+
+
+def test_samples_are_kept_for_two_weeks_of_blocks() -> None:
+    """The monitor of the example, with blocks of a week, starts with the default retention."""
+    declared = load_usecase(Path(__file__).parents[1] / "examples/oulad/usecase.toml")
+    assert 2 * declared.drift.block <= Settings().topics.retention_h * 3600

@@ -249,3 +249,10 @@ def test_the_schema_is_that_of_the_struct() -> None:
     made = msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Verdict))) + b"\n"
     assert SCHEMA.read_bytes() == made
     jsonschema.validate(msgspec.json.decode(msgspec.json.encode(verdict())), msgspec.json.decode(made))
+
+
+def test_an_unknown_id_lists_ten_at_most(tmp_path: Path) -> None:
+    """A log of years is not poured over whoever mistypes one."""
+    ran = drift(tmp_path, [verdict(id=f"v1/{n:03}", alarmed=START_MS + n) for n in range(40)], "nothing")
+    assert ran.exit_code == 2
+    assert ran.output.count("v1/") == 10

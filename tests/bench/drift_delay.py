@@ -25,7 +25,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.channels import MARGIN
+from detectors.channels import margin
 from detectors.sequential import EDetector
 from tests.bench import drift_oracle
 from tests.bench.drift_pool import Spread
@@ -119,7 +119,7 @@ class _Ours:
     def __init__(self, base: float, streams: int, random: Random) -> None:
         rate = random.binomial(REFERENCE, base, streams) / REFERENCE
         self._rate, self._sd = rate, np.sqrt(rate * (1 - rate))
-        self._margin = MARGIN / math.sqrt(REFERENCE)
+        self._margin = margin(1, REFERENCE)
         self.detector = EDetector(-rate / self._sd - self._margin, np.full(streams, 1 / streams))
 
     def alarms(self, bits: NDArray[np.bool_], threshold: float) -> Iterator[NDArray[np.int64]]:
