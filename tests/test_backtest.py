@@ -126,12 +126,12 @@ def test_a_concept_drift_makes_verdict_retrain_and_pays() -> None:
 
 
 def test_a_label_shift_makes_verdict_correct_and_not_retrain() -> None:
-    """Once P(Y) alone has changed, the scores are corrected before a single label of the change is known."""
+    """Once P(Y) alone has changed, and the labels of some decisions tell so, the scores are corrected."""
     runs, rows = lived(LABEL)
     run = runs["verdict"]
     assert len(run.trained) == 1
     assert run.corrections[0].shares
-    assert day(CHANGE) < run.corrections[0].at < day(CHANGE) + WINDOW
+    assert day(CHANGE) + WINDOW < run.corrections[0].at < day(CHANGE) + 3 * WINDOW
     (before, now), *_ = run.corrections[-1].shares
     assert before == pytest.approx(rows.label[rows.time < day(CHANGE)].mean(), abs=0.03)
     assert now == pytest.approx(0.8, abs=0.05)
@@ -273,7 +273,7 @@ def verdict(
     at: int, revision: int, action: Action, before: float, now: float | None, **fields: object
 ) -> Verdict:
     """A revision of the episode of the sample ``at``; ``now`` is counted."""
-    alarm = Alarm(offset=at, time=at, changed=at, monitored=1, evidence=1e6, threshold=1e5)
+    alarm = Alarm(offset=at, time=at, changed=at, monitored=1, evidence=1e6, threshold=1e5, labelled=False)
     response = Response(action, "", at)
     prior = None if now is None else Estimate(now, now, now)
     made = episode.alarmed(Identity("world", "1", str(fields.pop("slice", ""))), alarm, (), before)
