@@ -9,7 +9,7 @@ PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
-.PHONY: setup demo test check bench bench-stream bench-quality bench-drift up lock
+.PHONY: setup demo test check bench bench-stream bench-quality bench-drift bench-drift-oulad up lock
 
 setup: .venv/.ready
 
@@ -36,7 +36,7 @@ test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
 	$(RUN) pytest --numprocesses 2 --dist loadfile
 
-bench: bench-stream bench-quality bench-drift ## every benchmark
+bench: bench-stream bench-quality bench-drift bench-drift-oulad ## every benchmark
 
 bench-stream: setup ## events a second a core against plain Faust, Quix Streams and Bytewax
 	tests/kafka/install.sh
@@ -51,6 +51,9 @@ bench-quality: setup ## AUC and log-loss against boosting and logistic regressio
 CSV ?=
 bench-drift: setup ## false alarms, delays, kinds of drift, data faults, cost; against river and alibi-detect
 	$(RUN) tests.bench.drift $(if $(CSV),--csv $(CSV))
+
+bench-drift-oulad: setup ## a frozen model watched over the Open University's presentations, on a timeline
+	$(RUN) tests.bench.drift_oulad $(if $(DATA),--data $(DATA))
 
 up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 	tests/kafka/install.sh

@@ -112,7 +112,12 @@ def plot(
     """Quality above, verdicts below, presentations as lines."""
     mpl.use("Agg")
     figure, (top, middle, bottom) = plt.subplots(
-        3, 1, figsize=(12, 8), sharex=True, height_ratios=(3, 2, 3), layout="constrained"
+        3,
+        1,
+        figsize=(12, 8),
+        sharex=True,
+        height_ratios=(4, 3, 1 + len({_panel(verdict) for verdict in verdicts})),
+        layout="constrained",
     )
     at = [_date(week[0] + WEEK / 2) for week in weeks]
     top.plot(at, [week[2] for week in weeks], color="#222222", marker="o", markersize=3)
@@ -132,7 +137,7 @@ def plot(
         bottom.plot([], [], marker="o", linestyle="none", color=COLOURS[kind], label=kind.value)
     bottom.set_yticks(range(len(panels)), panels)
     bottom.set_ylim(-0.6, len(panels) - 0.4)
-    bottom.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+    bottom.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     for axis in (top, middle, bottom):
         for name, begin in PRESENTATIONS.items():
             axis.axvline(_date(begin.timestamp() * 1000), color="#9498a0", linestyle=":")
