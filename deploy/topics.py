@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from confluent_kafka.cimpl import NewTopic
 from deploy.settings import Settings, kafka_client
 
 TIMEOUT_S = 10.0
+SHOWN_S = 0.05  # between looks whether new topics show
 # The header of a scored sample, ASCII ms: when its event was sent. Not the record's timestamp: by that Kafka deletes, and
 # the samples of events that are older than `retention.ms`, as of a back-fill, would be gone at once.
 SENT = "sent"
@@ -90,6 +92,12 @@ def create(settings: Settings) -> list[str]:
         except KafkaException as error:
             raise TopicError(f"topic {name} was not created: {error.args[0]}") from error
         created.append(name)
+    # A broker answers before it shows them itself: whoever starts next would not find them.
+    deadline = time.monotonic() + TIMEOUT_S
+    while set(created) - partition_counts(settings).keys():
+        if time.monotonic() > deadline:
+            raise TopicError(f"topics {', '.join(created)} were created and do not show; run this again")
+        time.sleep(SHOWN_S)
     return created
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from deploy.settings import Events, Kafka, Settings, Topics
+from deploy.settings import Engine, Events, Kafka, Settings, Topics
 from model import usecase
 from stream.replay import Replay, examples_of
 from tests.bench.report import ROOT
@@ -109,7 +109,7 @@ def settings(broker: str, name: str, events: str = "") -> Settings:
         examples=f"{name}-examples",
         dead_letters=f"{name}-dead-letters",
     )
-    return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics)
+    return Settings(kafka=Kafka(bootstrap_servers=broker), topics=topics, engine=Engine(id=name))
 
 
 def train(workload: Workload, directory: Path) -> Path:
