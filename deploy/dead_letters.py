@@ -9,6 +9,8 @@ from typing import NamedTuple, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from deploy import metrics
+from deploy.consumer import ConsumerError
 from deploy.settings import Settings, kafka_producer
 
 # Of a record that is longer the rest is cut, so that it fits with its headers; no good key is longer than 1 KiB.
@@ -95,3 +97,36 @@ class DeadLetters:
     def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
             self._failed.append(error.str())
+
+
+class Refusals:
+    """Dead-letters the bad records of one of our topics, and stops its reader where they are too large a share of all."""
+
+    def __init__(self, settings: Settings, topic: str, setting: str, reason: str) -> None:
+        """``setting`` names ``topic`` for whoever has to correct it."""
+        self._limits, self._topic, self._setting, self._reason = settings.events, topic, setting, reason
+        self._letters = DeadLetters(settings)
+        self._records = self._bad = 0  # of the window over which the share of bad records is taken
+
+    def count(self) -> None:
+        """Count a record, good or bad."""
+        self._records += 1
+
+    def refuse(self, message: Message, detail: str) -> None:
+        """Send the dead letter of ``message``, which is counted; raises :class:`deploy.consumer.ConsumerError` of too many."""
+        limits = self._limits
+        self._bad += 1
+        if self._records >= limits.bad_window:
+            if self._bad > limits.max_bad_ratio * self._records:
+                raise ConsumerError(
+                    f"{self._bad} of the last {self._records} records of {self._topic} are bad; the limit is events.max_bad_ratio"
+                    f" = {limits.max_bad_ratio}. The last, at offset {message.offset()} of partition "
+                    f"{message.partition()}: {detail}. Correct {self._setting}, or raise the limit, and start again"
+                )
+            self._records = self._bad = 0
+        self._letters.send(message, reason=self._reason, detail=detail)
+        metrics.DEAD_LETTERS.labels(self._reason).inc()
+
+    def flush(self) -> None:
+        """Wait for the acknowledgements; raises :class:`DeadLetterError` if one does not come."""
+        self._letters.flush()

@@ -19,7 +19,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics, topics
 from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member, read_to_end
-from deploy.dead_letters import DeadLetterError, DeadLetters
+from deploy.dead_letters import DeadLetterError, Refusals
 from deploy.settings import Settings
 from detectors import telemetry
 from detectors.monitor import Monitor
@@ -54,10 +54,9 @@ class MonitorProcess:
         self._verdicts: list[Verdict] = []  # of the next checkpoint
         self._unsaved = 0  # records since the last one
         self._saved_at = 0.0
-        self._records = self._bad = 0  # of the window over which the share of bad records is taken
         self._unknown: set[str] = set()
         self._stopped = False
-        self._letters = DeadLetters(settings)
+        self._refusals = Refusals(settings, self._topic, "topics.samples", REASON)
         self._outlet = Outlet(settings.kafka)
         self._reachability = Reachability(settings.kafka, self._topic)
         self._consumer = Consumer(
@@ -123,9 +122,9 @@ class MonitorProcess:
         self._verdicts += observed.verdicts
         details = {bad.offset: bad.detail for bad in observed.bad}
         for offset, message in by_offset.items():
-            self._records += 1
+            self._refusals.count()
             if offset in details:
-                self._refuse(message, details[offset])
+                self._refusals.refuse(message, details[offset])
         telemetry.observed(observed)
         new = sorted(observed.unknown.keys() - self._unknown)[: NAMED - len(self._unknown)]
         if new:
@@ -134,20 +133,6 @@ class MonitorProcess:
                 "samples of models that are not watched: %s; start the monitor with --model for them too",
                 ", ".join(new),
             )
-
-    def _refuse(self, message: Message, detail: str) -> None:
-        limits = self._settings.events
-        self._bad += 1
-        if self._records >= limits.bad_window:
-            if self._bad > limits.max_bad_ratio * self._records:
-                raise MonitorError(
-                    f"{self._bad} of the last {self._records} records of {self._topic} are bad; the limit is "
-                    f"events.max_bad_ratio = {limits.max_bad_ratio}. The last, at offset {message.offset()}: {detail}. Correct "
-                    "topics.samples, or raise the limit, and start again"
-                )
-            self._records = self._bad = 0
-        self._letters.send(message, reason=REASON, detail=detail)
-        metrics.DEAD_LETTERS.labels(REASON).inc()
 
     def _checkpoint(self) -> None:
         monitor = self._monitor
@@ -159,7 +144,7 @@ class MonitorProcess:
                 self._settings.topics.drift, verdict.model.encode(), msgspec.json.encode(verdict)
             )
         self._outlet.flush()
-        self._letters.flush()
+        self._refusals.flush()
         lost = commit(self._consumer, self._topic, {0: monitor.next}, self._settings.kafka.delivery_timeout_s)
         if lost is not None:
             log.warning("the samples are another monitor's now: %s", lost)

@@ -139,40 +139,40 @@ def faulty(verdict: Verdict, faults: Sequence[Fault], diagnosis: Diagnosis, wind
 
 def recovered(verdict: Verdict, window: Rows) -> Verdict:
     """The last revision of a data fault: it is not found any more."""
-    reason = "the fault is not found in the latest decisions any more; watching goes on with the reference of before"
-    return msgspec.structs.replace(
+    return _closed(
         verdict,
-        revision=verdict.revision + 1,
-        final=True,
-        response=Response(Action.KEEP, reason, verdict.changed),
+        "the fault is not found in the latest decisions any more; watching goes on with the reference of before",
         window=_window(window, labelled=False),
     )
 
 
 def accepted(verdict: Verdict, window: Rows) -> Verdict:
     """The last revision of a data fault that has lasted: nobody corrects it, so it is how things are now."""
-    reason = (
-        "the fault has lasted, and is taken for how things are now: the data are compared with these from now on. The "
-        "model does not know them; retrain it by hand if they are right"
-    )
-    return msgspec.structs.replace(
+    return _closed(
         verdict,
-        revision=verdict.revision + 1,
-        final=True,
-        response=Response(Action.KEEP, reason, verdict.changed),
+        "the fault has lasted, and is taken for how things are now: the data are compared with these from now on. The "
+        "model does not know them; retrain it by hand if they are right",
         window=_window(window, labelled=False),
     )
 
 
 def overtaken(verdict: Verdict) -> Verdict:
     """The last revision of an episode that a new alarm ends before its kind was told."""
-    reason = "another alarm came before the kind was told, which goes on under that one's id; nothing is to be done for this"
+    return _closed(
+        verdict,
+        "another alarm came before the kind was told, which goes on under that one's id; nothing is to be done for this",
+        kind=Kind.UNDETERMINED,
+    )
+
+
+def _closed(verdict: Verdict, reason: str, **changed: Window | Kind) -> Verdict:
+    """The last revision: the model is kept, for ``reason``."""
     return msgspec.structs.replace(
         verdict,
         revision=verdict.revision + 1,
         final=True,
-        kind=Kind.UNDETERMINED,
         response=msgspec.structs.replace(verdict.response, action=Action.KEEP, reason=reason),
+        **changed,
     )
 
 

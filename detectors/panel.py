@@ -99,9 +99,8 @@ class Panel:
         self._features: Watch | None = self._before[0]  # None: its next reference is gathered
         self._labels: Watch | None = self._before[1]
         settle = 2 * policy.labels
-        self._scored = Gathering(
-            labelled=False, steps=(FIRST, settle)
-        )  # at work while there is no watch of features
+        # At work while there is no watch of features; the other one from an alarm on.
+        self._scored = Gathering(labelled=False, steps=(FIRST, settle))
         self._labelled = Gathering(labelled=True, steps=(policy.labels, settle))
         self._returned = False  # whether the last alarm was taken for a false one
         self._lasting = 0  # looks at which a data fault was still found

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics, topics
 from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member
-from deploy.dead_letters import DeadLetterError, DeadLetters
+from deploy.dead_letters import DeadLetterError, Refusals
 from deploy.settings import Settings
 from model.example_log import ExampleLog, ExampleLogError
 from model.examples import Example, ExamplesError, decode, table_of
@@ -41,8 +41,7 @@ class Sink:
         self._settings, self._spec, self._log = settings, spec, example_log
         self._topic = settings.topics.examples
         self._buffer = Buffer(self._topic, settings.sink.flush_rows, settings.sink.flush_s)
-        self._letters = DeadLetters(settings)
-        self._records = self._bad = 0  # of the window over which the share of bad records is taken
+        self._refusals = Refusals(settings, self._topic, "topics.examples", REASON)
         self._mine: set[int] = set()
         self._unknown: set[str] = set()
         self._stopped = False
@@ -89,29 +88,15 @@ class Sink:
             assert offset is not None
             if partition not in self._mine:  # fetched before a rebalance that came in the same call
                 continue
-            self._records += 1
+            self._refusals.count()
             try:
                 example = decode(message.value())
             except ExamplesError as error:
                 example = None
-                self._refuse(message, str(error))
+                self._refusals.refuse(message, str(error))
             self._buffer.add(partition, offset, example, now)
         if messages:
             self._reachability.heard()
-
-    def _refuse(self, message: Message, detail: str) -> None:
-        limits = self._settings.events
-        self._bad += 1
-        if self._records >= limits.bad_window:
-            if self._bad > limits.max_bad_ratio * self._records:
-                raise SinkError(
-                    f"{self._bad} of the last {self._records} records of {self._topic} are bad; the limit is events.max_bad_ratio"
-                    f" = {limits.max_bad_ratio}. The last, at offset {message.offset()} of partition "
-                    f"{message.partition()}: {detail}. Correct topics.examples, or raise the limit, and start again"
-                )
-            self._records = self._bad = 0
-        self._letters.send(message, reason=REASON, detail=detail)
-        metrics.DEAD_LETTERS.labels(REASON).inc()
 
     def _flush(self) -> list[dt.date]:
         """Write, acknowledge, commit; returns the dates that got a file."""
@@ -121,7 +106,7 @@ class Sink:
             return []
         self._warn_of_unknown(batch.examples)
         dates = self._log.append(table_of(batch.examples, self._spec), batch.name)
-        self._letters.flush()
+        self._refusals.flush()
         self._commit(batch.offsets)
         metrics.LOG_ROWS.inc(len(batch.examples))
         metrics.LOG_FILES.inc(len(dates))
