@@ -62,6 +62,6 @@ up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 # uv.lock itself names the index each file came from; the exported form pins the same files by hash alone.
 lock: | $(UV) ## pin every dependency anew
 	$(UV) lock --quiet --upgrade
-	$(UV) export --quiet --no-header --no-emit-project --extra cpu --extra alibi --group dev --output-file requirements.lock
+	$(UV) export --quiet --no-header --no-emit-project --extra cpu --extra alibi --extra ray --extra tune --group dev --output-file requirements.lock
 	$(UV) export --quiet --no-header --no-emit-project --no-dev --extra gpu --output-file requirements-gpu.lock
 	rm uv.lock

@@ -72,6 +72,9 @@ class Topics(_Group, frozen=True):
         str, Meta(description="the decisions that the drift monitor is shown, as scored and with their label")
     ] = "samples"
     drift: Annotated[str, Meta(description="what the drift monitor found")] = "drift"
+    models: Annotated[str, Meta(description="releases of models, as the registry's log has them")] = "models"
+    requests: Annotated[str, Meta(description="requests to retrain")] = "retrain-requests"
+    retrains: Annotated[str, Meta(description="what the trainer decided, and what came of it")] = "retrains"
     partitions: Annotated[
         int, Meta(ge=1, description="partitions of the topics keyed by user, all alike")
     ] = 8
@@ -179,6 +182,62 @@ class Monitor(_Group, frozen=True):
     ] = 0
 
 
+class Registry(_Group, frozen=True):
+    """The registry of models."""
+
+    url: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="folder or object store (s3://, gs://, az://) of the versions and the release log",
+        ),
+    ] = "registry"
+    cache: Annotated[
+        str, Meta(description="folder for versions fetched from an object store; empty: a temporary one")
+    ] = ""
+    poll_s: Annotated[
+        float, Meta(gt=0, description="seconds between looks for a release that no announcement told of")
+    ] = 5.0
+
+
+class Trainer(_Group, frozen=True):
+    """The trainer: it answers verdicts and requests, retrains, and watches what it released."""
+
+    backend: Annotated[
+        Literal["local", "ray"],
+        Meta(description="where jobs run: a child process here, or a Ray cluster by its Jobs API"),
+    ] = "local"
+    ray_address: Annotated[str, Meta(description="URL of the Ray dashboard, for the ray backend")] = (
+        "http://127.0.0.1:8265"
+    )
+    ray_token_file: Annotated[
+        str, Meta(description="file holding the cluster's bearer token; empty: none is sent")
+    ] = ""
+    workers: Annotated[
+        int, Meta(ge=1, le=64, description="processes that a job's data-parallel training is spread over")
+    ] = 1
+    gpus: Annotated[float, Meta(ge=0, description="GPUs that each of them asks Ray for")] = 0.0
+    deadline_s: Annotated[float, Meta(gt=0, description="seconds a job may run before it is stopped")] = (
+        7200.0
+    )
+    queue_s: Annotated[
+        float, Meta(gt=0, description="seconds a job may wait for the cluster before it is given up")
+    ] = 1800.0
+    heartbeat_s: Annotated[
+        float, Meta(gt=0, description="seconds without a sign of life after which a job counts as lost")
+    ] = 120.0
+    attempts: Annotated[
+        int,
+        Meta(ge=1, le=10, description="times that a job is started, each going on from the last checkpoint"),
+    ] = 3
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port for requests by HTTP on loopback; 0: none")
+    ] = 0
+    metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="TCP port of the Prometheus metrics on loopback; 0: none")
+    ] = 0
+
+
 class Settings(_Group, frozen=True):
     """All settings, by group."""
 
@@ -188,6 +247,8 @@ class Settings(_Group, frozen=True):
     events: Events = Events()
     sink: Sink = Sink()
     monitor: Monitor = Monitor()
+    registry: Registry = Registry()
+    trainer: Trainer = Trainer()
 
 
 def fields() -> Iterator[tuple[str, str, str, Any]]:
@@ -264,6 +325,9 @@ def _check(settings: Settings) -> None:
         raise SettingsError(
             "kafka.ssl_certificate_file and kafka.ssl_key_file belong together; set both or neither"
         )
+    token = settings.trainer.ray_token_file
+    if token and not Path(token).is_file():
+        raise SettingsError(f"trainer.ray_token_file: there is no file {token}; correct the path")
     for name in ("sasl_password_file", "ssl_ca_file", "ssl_certificate_file", "ssl_key_file"):
         path = getattr(kafka, name)
         if path and not Path(path).is_file():

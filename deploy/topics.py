@@ -64,6 +64,11 @@ def plans(settings: Settings) -> list[Plan]:
         Plan(topics.samples, 1, kept, by_user=False),
         Plan(topics.drift, 1, found, by_user=False),
         Plan(monitor_changelog(engine.id), 1, compacted, by_user=False),
+        # The newest release of each use case; the registry has them all.
+        Plan(topics.models, 1, compacted, by_user=False),
+        Plan(topics.requests, 1, kept, by_user=False),
+        # What is known of a request is its last record, which must stay: by it a request is known that comes again.
+        Plan(topics.retrains, 1, compacted, by_user=False),
     ]
 
 

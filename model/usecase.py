@@ -224,6 +224,10 @@ class Drift(_Table, frozen=True):
     goes within it (day and night) is no drift: a shorter block finds drift sooner, where there is no such rhythm. A model brings a ``reference`` of so many decisions to compare with. After an alarm
     the type of the drift is told from ``labels`` decisions whose outcome is known, and called refuted where its test
     gives less than ``alpha``. ``witnesses`` are detectors of alibi-detect and river whose evidence stands beside ours.
+
+    ``label_free`` says that when the scores alone have changed the owner takes it for a change of the base rate, unless the
+    fit refutes that: the prior is then corrected at once, without labels. A covariate shift along the score looks the
+    same, and there the correction does harm until labels withdraw it; so it is off unless declared.
     """
 
     events_between_false_alarms: Annotated[int, msgspec.Meta(ge=100, le=1_000_000_000)] = 50_000
@@ -234,6 +238,31 @@ class Drift(_Table, frozen=True):
     alpha: Annotated[float, msgspec.Meta(gt=0, le=0.1)] = 0.01
     slices: tuple[str, ...] = ()
     witnesses: tuple[Witness, ...] = ("ks", "chi2", "classifier", "chi2_label", "ks_score", "adwin")
+    label_free: bool = False
+
+
+class Retrain(_Table, frozen=True):
+    """When a new model is trained, and what it must show before it goes live, and after.
+
+    Verdicts on drift and people ask for training; with ``every``, so does the calendar. It begins no sooner than
+    ``cooldown`` after the last one ended, costs at most ``budget`` of training a day, and waits for ``labels`` examples whose label is known since
+    the change. A challenger goes live if its log-loss, on later decisions that no model has seen, is nowhere worse than
+    the live model's by more than ``margin``: a wider one lets more through. Before that it goes through ``stages``,
+    each for ``stage_labels`` labels: in the ``shadow`` it scores a ``share`` of the users and nobody sees it, as a
+    ``canary`` it serves that share. Once live it is watched: the model before scores that share as well, for ``watch_labels`` labels,
+    and comes back if the new one is worse. With ``trials`` so many settings of the learner are tried first.
+    """
+
+    every: Duration | None = None
+    cooldown: Duration = Duration(86400)
+    budget: Duration = Duration(4 * 3600)
+    labels: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 1000
+    margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
+    stages: tuple[Literal["shadow", "canary"], ...] = ()
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
+    stage_labels: Annotated[int, msgspec.Meta(ge=100)] = 1000
+    watch_labels: Annotated[int, msgspec.Meta(ge=100)] = 20_000
+    trials: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
 
 
 class Profile(_Table, frozen=True):
@@ -255,6 +284,7 @@ class UseCase(_Table, frozen=True):
     training: Training = Training()
     quality: Quality = Quality()
     drift: Drift = Drift()
+    retrain: Retrain = Retrain()
 
 
 def load(path: Path | str) -> UseCase:
