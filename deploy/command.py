@@ -64,7 +64,7 @@ class Configured(click.Command):
         return super().invoke(ctx)
 
 
-def declared(path: Path) -> Any:
+def declared_at(path: Path) -> Any:
     """The use case at ``path``; leaves with what is wrong with it."""
     from model import usecase
 
@@ -72,6 +72,20 @@ def declared(path: Path) -> Any:
         return usecase.load(path)
     except usecase.UseCaseError as error:
         stop(error)
+
+
+def scorer_of(bundle: Path, usecase: Any) -> Any:
+    """What scores with ``bundle``, checked against ``usecase``; leaves with what is wrong with it."""
+    from model.bundle import BundleError, check_spec
+    from model.features import feature_spec
+    from model.scorer import LiteRTScorer
+
+    try:
+        scorer = LiteRTScorer.load(bundle)
+        check_spec(scorer.bundle, feature_spec(usecase))
+    except BundleError as error:
+        stop(error)
+    return scorer
 
 
 def milliseconds(moment: datetime) -> int:

@@ -74,7 +74,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
 
     ``generation`` is the highest that any trainer has claimed: one that holds a lower one is an orphan and publishes
     no more. ``by`` is who published: ``trainer``, ``watch`` or the name of a person; ``verdict`` and ``request`` are ids
-    of what led to it, or empty. ``created`` is ISO 8601.
+    of what led to it, or empty. ``created`` is ISO 8601. ``nonce`` is drawn by who publishes, to know its own release by.
     """
 
     format: int = FORMAT
@@ -89,6 +89,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     created: str
     verdict: str = ""
     request: str = ""
+    nonce: str = ""
 
 
 #: Before the first release.

@@ -216,7 +216,7 @@ class Trainer(_Group, frozen=True):
     workers: Annotated[
         int, Meta(ge=1, le=64, description="processes that a job's data-parallel training is spread over")
     ] = 1
-    gpus: Annotated[float, Meta(ge=0, description="GPUs that each of them asks Ray for")] = 0.0
+    gpus: Annotated[int, Meta(ge=0, description="GPUs that each of them asks Ray for")] = 0
     deadline_s: Annotated[float, Meta(gt=0, description="seconds a job may run before it is stopped")] = (
         7200.0
     )

@@ -5,6 +5,9 @@ the monitor's changelog and goes on where that ends. A checkpoint is, in this or
 acknowledged, the group's offset is committed, the changes are written to the changelog. So a crash at any moment
 repeats verdicts, equal in ``id`` and ``revision``, and never loses one; and who has lost the partition without knowing
 is refused the commit and writes no state over that of its successor. The group's offset itself only shows the lag.
+
+When other models are to be watched the monitor is made anew after a checkpoint, and goes on from the changelog as after
+a restart: so the models that stay keep their state, and samples of a new one that came before it was known are read again.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -24,8 +27,10 @@ from deploy.settings import Settings
 from detectors import telemetry
 from detectors.monitor import Monitor
 from detectors.outlet import Outlet, OutletError
-from detectors.samples import SampleRecord
+from detectors.releases import Models
+from detectors.samples import SampleRecord, models_of
 from detectors.verdict import Verdict
+from model.reference import Reference
 
 FETCHED = 500  # records watched at once: few enough that a signal is heard soon
 CHECKPOINT_RECORDS = (
@@ -43,10 +48,19 @@ class MonitorError(RuntimeError):
 
 
 class MonitorProcess:
-    """Feeds a monitor, made anew by ``make`` whenever the partition comes here. One thread, from :meth:`run`."""
+    """Feeds a monitor of ``models``, made anew by ``make`` whenever the partition comes here or others are to be watched.
 
-    def __init__(self, settings: Settings, make: Callable[[], Monitor], say: Callable[[str], None]) -> None:
-        self._settings, self._make, self._say = settings, make, say
+    One thread, from :meth:`run`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: Models,
+        make: Callable[[Mapping[str, Reference]], Monitor],
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings, self._models, self._make, self._say = settings, models, make, say
         self._topic = settings.topics.samples
         self._changelog = topics.monitor_changelog(settings.engine.id)
         self._monitor: Monitor | None = None  # None: the partition is another's
@@ -76,6 +90,7 @@ class MonitorProcess:
         )
         try:
             while not self._stopped:
+                self._follow()
                 self._fetch()
                 self._watch()
                 due = self._unsaved >= CHECKPOINT_RECORDS or (
@@ -113,6 +128,8 @@ class MonitorProcess:
         if monitor is None or not messages:
             return
         self._reachability.heard()
+        if self._missed(monitor, messages):
+            return
         before = monitor.next
         by_offset = {offset: each for each in messages if (offset := each.offset()) is not None}
         observed = monitor.observe(
@@ -130,14 +147,36 @@ class MonitorProcess:
         if new:
             self._unknown.update(new)
             log.warning(
-                "samples of models that are not watched: %s; start the monitor with --model for them too",
-                ", ".join(new),
+                "samples of models that are not watched: %s; %s", ", ".join(new), self._models.advice
             )
+
+    def _missed(self, monitor: Monitor, messages: list[Message]) -> bool:
+        """Whether ``messages`` have samples of a model that is to be watched from now on, and are read again therefore."""
+        passed = self._unknown | self._models.watched.left_out.keys()
+        if len(passed) >= NAMED or models_of(map(_value, messages)) <= monitor.models | passed:
+            return False
+        self._models.look()
+        return self._follow()
+
+    def _follow(self) -> bool:
+        """Make the monitor anew if other models are to be watched; whether that was so."""
+        before = self._monitor
+        if before is None or self._models.watched.references.keys() == before.models:
+            return False
+        self._checkpoint()
+        if self._monitor is None:  # it is another's now
+            return True
+        self._unknown |= before.models  # of those that are retired, labels may come still
+        start = self._begin(self._consumer)
+        here = TopicPartition(self._topic, 0, start)
+        self._consumer.incremental_unassign([here])
+        self._consumer.incremental_assign([here])
+        return True
 
     def _checkpoint(self) -> None:
         monitor = self._monitor
         self._saved_at = time.monotonic()
-        if monitor is None or not self._unsaved:
+        if monitor is None or not (self._unsaved or self._verdicts):
             return
         for verdict in self._verdicts:
             self._outlet.send(
@@ -158,9 +197,13 @@ class MonitorProcess:
         self._verdicts, self._unsaved = [], 0
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not partitions:
-            return
-        monitor = self._make()
+        if partitions:
+            consumer.incremental_assign([TopicPartition(self._topic, 0, self._begin(consumer))])
+
+    def _begin(self, consumer: Consumer) -> int:
+        """Make a monitor that goes on from the changelog; the offset from which on it is to read."""
+        watched = self._models.watched
+        monitor = self._make(watched.references)
         begin, state = time.monotonic(), dict[bytes, bytes]()
         for message in read_to_end(self._settings.kafka, self._changelog):
             key, value = message.key(), message.value()
@@ -168,8 +211,8 @@ class MonitorProcess:
             state.pop(key, None)
             if isinstance(value, bytes):
                 state[key] = value
-        monitor.restore(state)
-        low, high = consumer.get_watermark_offsets(partitions[0], timeout=topics.TIMEOUT_S)
+        ended = monitor.restore(state, watched.left_out)
+        low, high = consumer.get_watermark_offsets(TopicPartition(self._topic, 0), timeout=topics.TIMEOUT_S)
         if monitor.next > high:
             raise MonitorError(
                 f"{self._changelog} goes on at offset {monitor.next} of {self._topic}, which ends at {high}: it is not the topic "
@@ -182,17 +225,21 @@ class MonitorProcess:
                 monitor.waiting,
                 low - 1,
             )
-        start = max(low, monitor.resume)
-        consumer.incremental_assign([TopicPartition(self._topic, 0, start)])
         self._monitor, self._fetched = monitor, []
-        self._verdicts, self._unsaved, self._saved_at = [], 0, time.monotonic()
+        self._unknown -= monitor.models
+        self._verdicts, self._unsaved, self._saved_at = ended, 0, time.monotonic()
         metrics.MONITOR_WATCHING.set(1)
+        telemetry.clear()
         telemetry.standing(monitor.status())
-        models = ", ".join(sorted({identity.model for identity in monitor.status()}))
-        self._say(
-            f"watching {self._topic} from offset {max(low, monitor.next)} for drift of {models}: {len(monitor.status())} "
-            f"panels, {len(state)} records restored in {time.monotonic() - begin:.1f} s"
-        )
+        place = f"{self._topic} from offset {max(low, monitor.next)}"
+        if monitor.models:
+            self._say(
+                f"watching {place} for drift of {', '.join(sorted(monitor.models))}: {len(monitor.status())} panels, "
+                f"{len(state)} records restored in {time.monotonic() - begin:.1f} s"
+            )
+        else:
+            self._say(f"watching {place} for nothing yet: no model is released that can be watched; waiting for one")
+        return max(low, monitor.resume)
 
     def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
         self._checkpoint()

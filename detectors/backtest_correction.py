@@ -58,7 +58,7 @@ class Corrections:
         return Correction(at, verdict.id, verdict.revision, wanted)
 
     def _wanted(self, verdict: Verdict) -> tuple[Shares, ...]:
-        prior = verdict.prior_counted
+        prior = verdict.prior_counted or verdict.prior_fitted  # before there are labels: [drift] label_free
         if verdict.response.action is Action.CORRECT_PRIOR and prior is not None:
             return (*self._base, (_inside(verdict.prior_before), _inside(prior.value)))
         if verdict.response.action is Action.WAIT and Kind.LABEL in verdict.kinds:

@@ -99,9 +99,18 @@ def alarmed(identity: Identity, alarm: Alarm, told: Sequence[Channel], prior: fl
 
 
 def diagnosed(
-    verdict: Verdict, diagnosis: Diagnosis, window: Rows, witnesses: Sequence[Testimony], *, last: bool
+    verdict: Verdict,
+    diagnosis: Diagnosis,
+    window: Rows,
+    witnesses: Sequence[Testimony],
+    *,
+    last: bool,
+    label_free: bool = False,
 ) -> Verdict:
-    """The next revision: what ``window`` shows. It is final with a single kind or none, or if it is the ``last``."""
+    """The next revision: what ``window`` shows. It is final with a single kind or none, or if it is the ``last``.
+
+    ``label_free`` is that of the use case's ``[drift]``.
+    """
     final = diagnosis.labelled and (last or len(diagnosis.kinds) < 2)
     return msgspec.structs.replace(
         verdict,
@@ -109,7 +118,7 @@ def diagnosed(
         final=final,
         kind=kind_of(diagnosis),
         kinds=diagnosis.kinds,
-        response=respond(diagnosis, verdict.changed, last=final),
+        response=respond(diagnosis, verdict.changed, last=final, label_free=label_free),
         invariances=diagnosis.invariances,
         window=_window(window, labelled=diagnosis.labelled),
         effects=diagnosis.effects,
@@ -165,7 +174,17 @@ def overtaken(verdict: Verdict) -> Verdict:
     )
 
 
-def _closed(verdict: Verdict, reason: str, **changed: Window | Kind) -> Verdict:
+def retired(verdict: Verdict) -> Verdict:
+    """The last revision of an episode whose model is not watched any more: what it asked for, or blocked, is over."""
+    return _closed(
+        verdict,
+        "the model is neither live nor beside the live one any more, and is not watched; nothing is to be done for this",
+        kind=Kind.UNDETERMINED,
+        kinds=(Kind.COVARIATE, Kind.LABEL, Kind.CONCEPT),
+    )
+
+
+def _closed(verdict: Verdict, reason: str, **changed: Window | Kind | tuple[Kind, ...]) -> Verdict:
     """The last revision: the model is kept, for ``reason``."""
     return msgspec.structs.replace(
         verdict,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from detectors.monitor import Monitor
 from detectors.witnesses import witnesses
-from model.bundle import BundleError, check_spec, verify
+from model.bundle import Bundle, BundleError, check_spec, verify
 from model.bundle import read as read_bundle
 from model.features import feature_spec
 from model.reference import Reference
@@ -23,21 +23,22 @@ def references(usecase: UseCase, bundles: Sequence[Path]) -> dict[str, Reference
     found: dict[str, Reference] = {}
     for path in bundles:
         bundle = read_bundle(path)
-        check_spec(bundle, feature_spec(usecase))
-        verify(bundle)
         version = bundle.manifest.version
         if version in found:
             raise BundleError(f"{path}: model {version} is given twice; give each version once")
-        found[version] = read_reference(bundle)
+        found[version] = opened(usecase, bundle)
     return found
 
 
-def maker(usecase: UseCase, bundles: Sequence[Path]) -> Callable[[], Monitor]:
-    """What makes a monitor of ``bundles`` that has seen nothing; tells in the log what it cannot watch.
+def opened(usecase: UseCase, bundle: Bundle) -> Reference:
+    """The reference of ``bundle``, which is whole and of the features of ``usecase``, or :class:`BundleError` says why not."""
+    check_spec(bundle, feature_spec(usecase))
+    verify(bundle)
+    return read_reference(bundle)
 
-    Raises :class:`model.bundle.BundleError`.
-    """
-    known = references(usecase, bundles)
+
+def maker(usecase: UseCase) -> Callable[[Mapping[str, Reference]], Monitor]:
+    """What makes a monitor of references that has seen nothing; tells in the log what it cannot watch."""
     asked, missing = witnesses(usecase.drift.witnesses, usecase.drift.events_between_false_alarms)
     if missing:
         log.warning(
@@ -45,9 +46,18 @@ def maker(usecase: UseCase, bundles: Sequence[Path]) -> Callable[[], Monitor]:
             "`pip install eddyline[alibi]` adds them (its licence: README)",
             ", ".join(missing),
         )
-    for (version, name), rare in Monitor(usecase, known).unwatched.items():
-        log.warning(
-            "model %s: %d values of %s are too rare in the reference to be watched on their own: %s%s",
-            *(version, len(rare), name, ", ".join(map(repr, rare[:10])), ", …" if len(rare) > 10 else ""),
-        )
-    return lambda: Monitor(usecase, known, asked)
+    told: set[str] = set()  # of which it is said already
+
+    def make(known: Mapping[str, Reference]) -> Monitor:
+        monitor = Monitor(usecase, known, asked)
+        for (version, name), rare in monitor.unwatched.items():
+            if version not in told:
+                log.warning(
+                    "model %s: %d values of %s are too rare in the reference to be watched on their own: %s%s",
+                    *(version, len(rare), name, ", ".join(map(repr, rare[:10]))),
+                    ", …" if len(rare) > 10 else "",
+                )
+        told.update(known)
+        return monitor
+
+    return make

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
 
+from detectors import episode
 from detectors.blocks import Clock
 from detectors.episode import Identity
-from detectors.panel import Panel, Status
+from detectors.panel import Panel, Status, last_verdict
 from detectors.panels import Panels, PanelsMark
 from detectors.rows import Schema
 from detectors.samples import MEMORY, Repeats, Sample, SampleError, SampleRecord, check, decode, rows_of
@@ -102,6 +103,11 @@ class Monitor:
         return min([self._next, *self._waiting.values()])
 
     @property
+    def models(self) -> frozenset[str]:
+        """The versions that are watched."""
+        return frozenset(self._models)
+
+    @property
     def unwatched(self) -> dict[tuple[str, str], list[str]]:
         """By model and slice, the values of the reference that are too rare to be watched on their own."""
         return {
@@ -179,16 +185,26 @@ class Monitor:
             self._kept = self._next
         return changed
 
-    def restore(self, records: Mapping[bytes, bytes]) -> None:
-        """Go on from the changelog's ``records``, the last of each key; those of models not watched are deleted from it."""
+    def restore(self, records: Mapping[bytes, bytes], spared: Collection[str] = ()) -> list[Verdict]:
+        """Go on from the changelog's ``records``, the last of each key.
+
+        Those of models that are not watched any more are deleted from it, and their open episodes end: their last
+        verdicts are returned, the same each time until :meth:`changes` are written. ``spared`` are models that are not
+        watched for now, and whose state stays.
+        """
         found: dict[tuple[str, ...], dict[str, bytes]] = {}
+        ended: list[Verdict] = []
         for key, value in records.items():
             if key == _NEXT:
                 self._next = self._kept = int(value)
             else:
                 *where, name = json.loads(key)
-                if (where[0] if len(where) > 1 else name) not in self._models:
+                model = where[0] if len(where) > 1 else name
+                if model in spared and model not in self._models:
+                    continue
+                if model not in self._models:
                     self._retired.append(key)
+                    ended += self._ended(name, value) if len(where) > 1 else []
                 if len(where) > 1:
                     found.setdefault(tuple(where), {})[name] = value
                 elif name in self._models:
@@ -201,6 +217,13 @@ class Monitor:
             if state is not None:
                 panel.restore(state)
                 self._written[identity] = panel.offset
+        return sorted(ended, key=lambda verdict: verdict.id)
+
+    @staticmethod
+    def _ended(name: str, value: bytes) -> list[Verdict]:
+        """The last word on what the record ``name`` of a panel that is no more leaves open."""
+        verdict = last_verdict(name, value)
+        return [] if verdict is None or verdict.final else [episode.retired(verdict)]
 
     def finish(self) -> Observed:
         """Watch what waits for its block to end, because no more records are to come."""

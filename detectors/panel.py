@@ -41,11 +41,15 @@ STATE = "state"  # the changelog record that is not rows
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """``threshold`` is the evidence that raises an alarm, which is the least mean number of rows between false ones."""
+    """``threshold`` is the evidence that raises an alarm, which is the least mean number of rows between false ones.
+
+    ``label_free``: what looks like a label shift is answered as one before there are labels (:mod:`detectors.response`).
+    """
 
     threshold: float
     labels: int = 1000
     alpha: float = 0.01
+    label_free: bool = False
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -249,7 +253,9 @@ class Panel:
             self._blame(found, window, verdicts)
             return
         told = self._diagnosis(window, self._policy.alpha)
-        self._verdict = episode.diagnosed(verdict, told, window, self._heard(window), last=False)
+        self._verdict = episode.diagnosed(
+            verdict, told, window, self._heard(window), last=False, label_free=self._policy.label_free
+        )
         verdicts.append(self._verdict)
 
     def _look_again(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
@@ -399,6 +405,11 @@ class Panel:
             labelled=0 if self._labels is None else self._labels.detector.rows,
             kind=None if verdict is None else verdict.kind,
         )
+
+
+def last_verdict(name: str, value: bytes) -> Verdict | None:
+    """The latest verdict of the panel of which ``name`` and ``value`` are a record of its changelog, if it says one."""
+    return msgspec.msgpack.decode(value, type=_State).verdict if name == STATE else None
 
 
 def _named(faults: Sequence[Fault]) -> set[tuple[str, str]]:

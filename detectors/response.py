@@ -1,17 +1,23 @@
 """The response: what a diagnosis calls for, with the reason. The cheapest sound one, ``docs/drift-statistics.md``.
 
-A prior correction is free and works at once under label shift; under covariate shift it hurts, so the fit must hold. A
-model is kept under a covariate shift that it has data for: refitting on a few rows is worse than doing nothing.
+A prior correction is free and works at once under label shift; under covariate shift it hurts, so labels must tell, or
+the owner must have declared that a change of the scores alone is one of the base rate (``label_free``), and the fit hold.
+A model is kept under a covariate shift that it has data for: refitting on a few rows is worse than doing nothing.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from detectors.diagnosis import HARMFUL, Diagnosis
-from detectors.verdict import Action, Fault, Kind, Response
+from detectors.verdict import Action, Estimate, Fault, Kind, Response
 
 OVERLAP = 0.1  # effective share of the reference, below which the model has hardly seen such rows
+# Of the log-odds, by which the nearer end of a fitted prior's interval must lie away from the prior before, for a
+# correction without labels: below a tenth it gains less than p (1 - p) 0.1² / 2, .001 of log-loss at most.
+WORTH = 0.1
+LEAST = 0.001  # share of positive outcomes, and of negative ones: none at all has no odds
 
 
 def kind_of(diagnosis: Diagnosis) -> Kind:
@@ -26,9 +32,12 @@ def kind_of(diagnosis: Diagnosis) -> Kind:
     return kinds[0] if len(kinds) == 1 else Kind.UNDETERMINED
 
 
-def respond(diagnosis: Diagnosis, since: int, *, last: bool) -> Response:
-    """What ``diagnosis`` calls for; ``last`` if no more labels are awaited, ``since`` (ms) when the change came."""
-    action, reason = _choose(diagnosis, last=last)
+def respond(diagnosis: Diagnosis, since: int, *, last: bool, label_free: bool = False) -> Response:
+    """What ``diagnosis`` calls for; ``last`` if no more labels are awaited, ``since`` (ms) when the change came.
+
+    ``label_free``: what looks like a label shift is taken for one before there are labels.
+    """
+    action, reason = _choose(diagnosis, last=last, label_free=label_free)
     return Response(action, reason, since)
 
 
@@ -44,7 +53,7 @@ def block(faults: Sequence[Fault], since: int) -> Response:
     return Response(Action.BLOCK, reason, since)
 
 
-def _choose(diagnosis: Diagnosis, *, last: bool) -> tuple[Action, str]:
+def _choose(diagnosis: Diagnosis, *, last: bool, label_free: bool) -> tuple[Action, str]:
     kind = kind_of(diagnosis)
     if kind is Kind.LABEL:
         return _label(diagnosis)
@@ -54,7 +63,12 @@ def _choose(diagnosis: Diagnosis, *, last: bool) -> tuple[Action, str]:
         return Action.RETRAIN, "P(Y|X) changed while P(X) stays: what the model has learned no longer holds"
     if kind is Kind.MIXED:
         return Action.RETRAIN, "no single kind of drift explains it: P(Y|X), P(X|Y) and P(X) have all changed"
-    return _undetermined(diagnosis) if last else (Action.WAIT, _awaited(diagnosis))
+    if last:
+        return _undetermined(diagnosis)
+    fitted = diagnosis.prior_fitted
+    if label_free and not diagnosis.labelled and diagnosis.kinds[0] is Kind.LABEL and fitted is not None:
+        return _fitted(diagnosis.prior_before, fitted)
+    return Action.WAIT, _awaited(diagnosis)
 
 
 def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
@@ -64,6 +78,34 @@ def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
         f"P(X|Y) stays and the base rate went from {diagnosis.prior_before:.3f} to {prior.value:.3f} "
         f"({prior.low:.3f} to {prior.high:.3f}): correcting the prior needs no training"
     )
+
+
+def _fitted(before: float, fitted: Estimate) -> tuple[Action, str]:
+    """What to do of a label shift that fits and that the owner has declared to be likely, without labels."""
+    told = f"{fitted.value:.3f} ({fitted.low:.3f} to {fitted.high:.3f})"
+    if _moved(before, fitted) <= WORTH:
+        return Action.WAIT, (
+            f"a base rate of {told} instead of {before:.3f} would explain it; it may be too near to that to be worth "
+            "correcting before labels tell"
+        )
+    return Action.CORRECT_PRIOR, (
+        f"a base rate of {told} instead of {before:.3f} explains it, fitted without labels; [drift] label_free of the "
+        "use case says to correct at once. A covariate shift along the score would look the same: labels will confirm "
+        "or withdraw this"
+    )
+
+
+def _moved(before: float, fitted: Estimate) -> float:
+    """How far the interval of ``fitted`` stays away from ``before``, in log-odds; 0 if it does not."""
+    if fitted.low <= before <= fitted.high:
+        return 0.0
+    nearer = fitted.low if before < fitted.low else fitted.high
+    return abs(_log_odds(nearer) - _log_odds(before))
+
+
+def _log_odds(share: float) -> float:
+    share = min(max(share, LEAST), 1 - LEAST)
+    return math.log(share / (1 - share))
 
 
 def _undetermined(diagnosis: Diagnosis) -> tuple[Action, str]:

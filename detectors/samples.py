@@ -7,7 +7,7 @@ a ``label``. What the detectors do not look at is not read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Annotated, Literal, NamedTuple
 
@@ -21,6 +21,8 @@ from detectors.rows import Rows, Schema
 # run of 8192 at most so many become samples, unless nearly every event is a monitored decision. About 0.6 MB.
 MEMORY = 4096
 LARGEST = float(np.finfo(np.float32).max)  # features are float32
+
+Score = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SampleError(ValueError):
@@ -36,18 +38,32 @@ class SampleRecord(NamedTuple):
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False):
-    """A decision; ``label`` is None as long as its outcome is not known, ``time`` is in ms."""
+    """A decision; ``label`` is None as long as its outcome is not known, ``time`` is in ms.
+
+    ``score`` is what was served, and ``uncorrected``, there while a prior correction is in force, the model's own.
+    """
 
     id: Annotated[str, Meta(min_length=1)]
     time: Annotated[int, Meta(ge=0, lt=253_402_300_800_000)]  # before the year 10000
-    score: Annotated[float, Meta(ge=0, le=1)]
+    score: Score
     model: str
     features: dict[str, float | str | None]
     label: Literal[0, 1] | None = None
     type: str = ""
+    uncorrected: Score | None = None
+
+    @property
+    def own(self) -> float:
+        """The model's own score: a correction that comes or goes is no drift, and the reference has none."""
+        return self.score if self.uncorrected is None else self.uncorrected
+
+
+class _Named(msgspec.Struct, frozen=True, gc=False):
+    model: str = ""
 
 
 _decode = msgspec.json.Decoder(Sample).decode
+_decode_name = msgspec.json.Decoder(_Named).decode
 
 
 def decode(value: bytes | None) -> Sample:
@@ -56,6 +72,17 @@ def decode(value: bytes | None) -> Sample:
         return _decode(value or b"")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SampleError(f"not a record of the samples topic: {error}") from error
+
+
+def models_of(values: Iterable[bytes | None]) -> set[str]:
+    """The versions that the samples ``values`` name; what is no sample names none."""
+    found = set()
+    for value in values:
+        try:
+            found.add(_decode_name(value or b"").model)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # noqa: PERF203 — told by `decode`
+            continue
+    return found - {""}
 
 
 def check(sample: Sample, schema: Schema) -> None:
@@ -87,7 +114,7 @@ def rows_of(samples: Sequence[Sample], received: Sequence[int], schema: Schema) 
         # As they were scored, and as a panel keeps them: what is restored must not differ by a rounding error.
         numeric=numeric.astype(np.float32).astype(np.float64),
         categorical=categorical,
-        score=np.array([sample.score for sample in samples], np.float32).astype(np.float64),
+        score=np.array([sample.own for sample in samples], np.float32).astype(np.float64),
         label=np.array([sample.label for sample in samples], np.float64),
         time=np.array([sample.time for sample in samples], np.int64),
         received=np.array(received, np.int64),

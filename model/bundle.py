@@ -23,6 +23,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,8 +42,25 @@ REFERENCE = "reference.npz"
 AGAIN = "fetch the bundle again, or train a new version"  # what to do about a damaged one
 
 
+class Fault(StrEnum):
+    """Why a bundle cannot be used, as it is counted."""
+
+    UNREADABLE = "unreadable"  # it is not there, or the disk does not give it: that may pass
+    FORMAT = "format"  # of a format that this program does not know
+    CORRUPT = "corrupt"  # a file is not what a file of its name must be
+    DIGEST = "digest"  # a file is not the one that the manifest names, or the manifest not the one asked for
+    FEATURES = "features"  # it reads other features than the use case computes
+    GOLDEN = "golden"  # the golden rows do not get the scores that they must
+    NOT_FINITE = "not-finite"  # a score is not a number
+    BATCHES = "batches"  # a row gets other bits in other batches
+
+
 class BundleError(Exception):
     """A bundle cannot be used or written: where, the rule, what came instead, what to do."""
+
+    def __init__(self, message: str, fault: Fault = Fault.CORRUPT) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class FileDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,17 +162,25 @@ def read(directory: Path) -> Bundle:
     """The bundle at ``directory``; raises :class:`BundleError` when its manifest or spec cannot be understood."""
     path = directory / MANIFEST
     raw = _bytes(path)
-    form = _decoded(raw, _Format, path, "a manifest").format
-    if form != FORMAT:
-        advice = "upgrade it" if form > FORMAT else "train a new version"
-        raise BundleError(f"{path}: this program reads bundles of format {FORMAT}, got {form}; {advice}")
-    manifest = _decoded(raw, Manifest, path, "a manifest")
-    sizes = list(manifest.buckets)
-    if not sizes or sizes != sorted({size for size in sizes if size > 0}):
-        raise BundleError(f"{path}: buckets are sizes in rising order, got {sizes}; train a new version")
+    manifest = manifest_of(raw, path)
     path = directory / FEATURES
     spec = _decoded(_bytes(path), FeatureSpec, path, "a feature spec")
     return Bundle(directory, manifest, spec, hashlib.sha256(raw).hexdigest())
+
+
+def manifest_of(raw: bytes, where: object) -> Manifest:
+    """The manifest in the file ``raw``, which stands at ``where``; raises :class:`BundleError` as :func:`read` does."""
+    form = _decoded(raw, _Format, where, "a manifest").format
+    if form != FORMAT:
+        advice = "upgrade it" if form > FORMAT else "train a new version"
+        raise BundleError(
+            f"{where}: this program reads bundles of format {FORMAT}, got {form}; {advice}", Fault.FORMAT
+        )
+    manifest = _decoded(raw, Manifest, where, "a manifest")
+    sizes = list(manifest.buckets)
+    if not sizes or sizes != sorted({size for size in sizes if size > 0}):
+        raise BundleError(f"{where}: buckets are sizes in rising order, got {sizes}; train a new version")
+    return manifest
 
 
 def verify(bundle: Bundle) -> None:
@@ -164,14 +190,16 @@ def verify(bundle: Bundle) -> None:
     if odd := sorted(found.symmetric_difference(listed) | (required - found)):
         what = "is not in it" if odd[0] in found else "is missing"
         raise BundleError(
-            f"{bundle.directory / odd[0]}: a bundle holds what its manifest lists; this {what}; {AGAIN}"
+            f"{bundle.directory / odd[0]}: a bundle holds what its manifest lists; this {what}; {AGAIN}",
+            Fault.DIGEST,
         )
     for name, expected in listed.items():
         actual = _digest(bundle.directory / name)
         if actual != expected:
             raise BundleError(
                 f"{bundle.directory / name}: the manifest says {expected.size} bytes with SHA-256 {expected.sha256[:12]}…, "
-                f"got {actual.size} bytes with {actual.sha256[:12]}…; {AGAIN}"
+                f"got {actual.size} bytes with {actual.sha256[:12]}…; {AGAIN}",
+                Fault.DIGEST,
             )
 
 
@@ -212,7 +240,8 @@ def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:
     if found:
         raise BundleError(
             f"{bundle.directory}: model {bundle.manifest.version} reads other features than the use case computes: "
-            f"{'; '.join(found)}; train a new version with this use case"
+            f"{'; '.join(found)}; train a new version with this use case",
+            Fault.FEATURES,
         )
 
 
@@ -241,11 +270,11 @@ def _columns(spec: FeatureSpec) -> dict[str, str]:
     return dict.fromkeys(spec.numeric, "numeric") | categories
 
 
-def _decoded(raw: bytes, kind: type[_T], path: Path, what: str) -> _T:
+def _decoded(raw: bytes, kind: type[_T], where: object, what: str) -> _T:
     try:
         return msgspec.json.decode(raw, type=kind)
     except msgspec.DecodeError as error:
-        raise BundleError(f"{path}: not {what}: {error}; {AGAIN}") from error
+        raise BundleError(f"{where}: not {what}: {error}; {AGAIN}") from error
 
 
 def _listed(directory: Path) -> list[str]:
@@ -258,7 +287,7 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise BundleError(f"{path}: cannot be read: {error.strerror}; {AGAIN}") from error
+        raise BundleError(f"{path}: cannot be read: {error.strerror}; {AGAIN}", Fault.UNREADABLE) from error
 
 
 def _digest(path: Path) -> FileDigest:

@@ -87,7 +87,8 @@ class Example(msgspec.Struct, frozen=True, gc=False):
 class Examples(msgspec.Struct, frozen=True):
     """n examples in order of time: ``numeric`` [n, F], ``categorical`` [n, C], and [n] of the rest; times in ms.
 
-    ``user`` numbers the users from 0, ``categories`` [n, C] are the strings that ``categorical`` hashes.
+    ``user`` numbers the users from 0, ``categories`` [n, C] are the strings that ``categorical`` hashes. ``importance``
+    [n] says how many rows of the world to come one stands for (:mod:`retrain.importance`); None: one each.
     """
 
     numeric: Float32
@@ -98,12 +99,14 @@ class Examples(msgspec.Struct, frozen=True):
     closes: NDArray[np.int64]
     user: NDArray[np.int64]
     categories: NDArray[np.object_]
+    importance: Float32 | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
-        return Examples(*(getattr(self, name)[rows] for name in self.__struct_fields__))
+        columns = (getattr(self, name) for name in self.__struct_fields__)
+        return Examples(*(None if column is None else column[rows] for column in columns))
 
     @property
     def base_rate(self) -> float:

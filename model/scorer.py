@@ -17,7 +17,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
-from model.bundle import MODEL, Bundle, BundleError, Golden, read, read_golden, verify
+from model.bundle import MODEL, Bundle, BundleError, Fault, Golden, read, read_golden, verify
 from model.features import FeatureSpec, Float32, Int32
 
 TOLERANCE = 1e-5  # of a golden score; LiteRT and Keras differ by up to 4e-7
@@ -119,12 +119,19 @@ class LiteRTScorer:
             raise BundleError(
                 f"{where}: golden rows do not fit the spec: {error}; train a new version"
             ) from error
+        if not np.isfinite(scores).all():
+            raise BundleError(
+                f"{where}: scores are numbers, got {int(np.sum(~np.isfinite(scores)))} of {len(scores)} golden rows without; "
+                "train a new version",
+                Fault.NOT_FINITE,
+            )
         off = np.abs(scores - golden.score)
         wrong = int(np.sum(~(off <= TOLERANCE)))  # NaN is wrong, too
         if wrong:
             raise BundleError(
                 f"{where}: golden rows score within {TOLERANCE} of Keras, got {wrong} of {len(off)} further off "
-                f"(largest difference {np.max(off):.2g}); train a new version"
+                f"(largest difference {np.max(off):.2g}); train a new version",
+                Fault.GOLDEN,
             )
         for size, bucket in self._buckets.items():
             again = np.empty_like(scores)
@@ -134,7 +141,8 @@ class LiteRTScorer:
             if not np.array_equal(scores, again):
                 raise BundleError(
                     f"{where}: a row gets the same bits in every batch, got {int(np.sum(scores != again))} of {len(again)} "
-                    f"golden rows different in batches of {size} on this CPU; train a version with one bucket size"
+                    f"golden rows different in batches of {size} on this CPU; train a version with one bucket size",
+                    Fault.BATCHES,
                 )
 
 

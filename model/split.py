@@ -55,6 +55,28 @@ def window(examples: Examples, training: Training, as_of: int | None = None) -> 
 
     Raises :class:`ExamplesError` unless both parts have both labels: otherwise nothing can be fitted or judged.
     """
+    matured, known = settled(examples, as_of)
+    begin, cut = edges(matured, training)
+    first, middle = (int(np.searchsorted(matured.time, edge, "right")) for edge in (begin, cut))
+    whole, validation, before = matured[first:], matured[middle:], matured[first:middle]
+    fitting = before[before.closes <= validation.time[0]]
+    for part, what in ((fitting, "fitting"), (validation, "validation")):
+        labels = labels_of(part)
+        if labels != [0, 1]:
+            raise ExamplesError(
+                f"the {what} part needs examples of both labels, got labels {labels} in {len(part)} of the {len(whole)} "
+                f"rows from {iso(whole.time[0])} to {iso(whole.time[-1])}, of which {len(before) - len(fitting)} had no label yet "
+                f"when the validation part begins, {iso(validation.time[0])}; widen the dataset's time range, change "
+                "[training] of the use case, or check the join of outcomes"
+            )
+    return Parts(fitting, validation, whole, known)
+
+
+def settled(examples: Examples, as_of: int | None = None) -> tuple[Examples, int]:
+    """Those of ``examples`` whose label was known at ``as_of`` (ms; None: when they end), and that moment.
+
+    Raises :class:`ExamplesError` if there is none.
+    """
     clock = _clock(examples)
     known = clock if as_of is None else min(as_of, clock)
     matured = examples[examples.closes <= known]
@@ -63,24 +85,22 @@ def window(examples: Examples, training: Training, as_of: int | None = None) -> 
             f"a label is known once its decision's window has closed, the first at {iso(examples.closes.min())}, "
             f"got {iso(known)} as the moment to train; wait, or choose a later one"
         )
+    return matured, known
+
+
+def edges(matured: Examples, training: Training) -> tuple[int, int]:
+    """After which moment (ms) the rows that ``training`` calls for begin, and after which those that validate."""
     end = int(matured.time[-1])
     history = end - int(matured.time[0]) + 1
     share = training.validate / (training.train + training.validate)
     length = min(int((training.train + training.validate) * 1000), history)
-    begin, cut = end - length, end - max(1, int(length * share))  # both exclusive
-    first, middle = (int(np.searchsorted(matured.time, edge, "right")) for edge in (begin, cut))
-    whole, validation, before = matured[first:], matured[middle:], matured[first:middle]
-    fitting = before[before.closes <= validation.time[0]]
-    for part, what in ((fitting, "fitting"), (validation, "validation")):
-        labels = np.unique(part.label[part.sample_weight > 0]).astype(int).tolist()
-        if labels != [0, 1]:
-            raise ExamplesError(
-                f"the {what} part needs examples of both labels, got labels {labels} in {len(part)} of the {len(whole)} "
-                f"rows from {iso(whole.time[0])} to {iso(end)}, of which {len(before) - len(fitting)} had no label yet "
-                f"when the validation part begins, {iso(validation.time[0])}; widen the dataset's time range, change "
-                "[training] of the use case, or check the join of outcomes"
-            )
-    return Parts(fitting, validation, whole, known)
+    return end - length, end - max(1, int(length * share))
+
+
+def labels_of(rows: Examples) -> list[int]:
+    """The labels among ``rows`` that count."""
+    labels: list[int] = np.unique(rows.label[rows.sample_weight > 0]).astype(int).tolist()
+    return labels
 
 
 def _clock(examples: Examples) -> int:

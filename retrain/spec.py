@@ -1,14 +1,17 @@
 """A training job's order and its answer: values that the trainer and the job's process leave each other in the registry.
 
-Under ``jobs/<id>/`` of the registry: ``spec.json`` once, ``heartbeat.json`` again and again, ``checkpoint/`` while it fits,
-``result.json`` at the end. So a job needs nothing of the machine that ordered it but the registry and the example log.
+In the registry under :attr:`JobSpec.folder`: ``spec.json`` once, ``heartbeat.json`` again and again, ``result.json`` at the
+end; and what all attempts at one request share, under :attr:`JobSpec.checkpoints`. So a job needs nothing of the machine
+that ordered it but the registry and the example log.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from deploy.release import Placed
 from retrain.gate import GateDecision
@@ -19,11 +22,13 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What to train. ``usecase`` is the file's text; ``examples`` and ``registry`` are URLs that the job can reach.
 
     ``as_of`` is ms of event time, None for all that the examples tell. ``champion`` is what the challenger has to beat
-    and starts from, with the correction in force. ``workers`` processes share the training.
+    and starts from, with the correction in force. ``workers`` processes share the training, each with ``gpus``.
+    ``attempt`` counts from 1: each is a job of its own, since a cluster takes no id twice, and goes on from the checkpoint
+    of the one before.
     """
 
-    id: str
     request: RetrainRequest
+    attempt: Annotated[int, Meta(ge=1)] = 1
     version: str
     generation: int
     usecase: str
@@ -33,7 +38,27 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     as_of: int | None = None
     seed: int = 0
     workers: int = 1
-    gpus: float = 0.0
+    gpus: int = 0
+
+    @property
+    def id(self) -> str:
+        """The job's, unlike that of any other request's or attempt's."""
+        return f"{self.request.id}-{self.attempt}"
+
+    @property
+    def folder(self) -> str:
+        """Where in the registry this attempt's spec, heartbeat and result are."""
+        return folder(self.id)
+
+    @property
+    def checkpoints(self) -> str:
+        """Where in the registry the checkpoints of all attempts at the request are."""
+        return f"jobs/{self.request.id}/checkpoint"
+
+
+def folder(job: str) -> str:
+    """Where in the registry the spec, heartbeat and result of the job with that id are."""
+    return f"jobs/{job}"
 
 
 class Phase(StrEnum):

@@ -1,36 +1,34 @@
 """Scoring: the decisions of a batch become ``scores`` records, with the features each was made from.
 
-Called by ``stream/engine.py``. With no model the score is the decision's declared prior, under the model
-version ``prior``; when a model fails on a batch, that batch gets priors too: scoring never stops.
+Called by ``stream/engine.py``. What scores is read once a batch, so no batch is scored by half of a change. With no model
+the score is the decision's declared prior, under the model version ``prior``; when a model fails on a batch, that batch
+gets priors too: scoring never stops. A model beside that fails is left out.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 import msgspec
-import numpy as np
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
+from deploy.live import PRIOR, Live, Model, Source, positions
+from deploy.release import Role
 from model.features import CategoryHasher, Features, FeatureSpec, Float32, Int32, feature_spec
 from model.usecase import UseCase
 from stream.events import Event
 
-PRIOR = "prior"  # the model version of a score that no model gave
-
 log = logging.getLogger(__name__)
 
 
-class Scorer(Protocol):
-    """A live model: :class:`model.scorer.LiteRTScorer`."""
+class Other(msgspec.Struct, frozen=True, gc=False):
+    """What another model says of the same decision: its version, and its score as it would be served."""
 
-    version: str
-
-    def score(self, numeric: Float32, categorical: Int32) -> Float32:
-        """Scores [n] of ``numeric`` [n, F] and ``categorical`` [n, C]."""
-        ...
+    model: str
+    score: float
 
 
 class Score(msgspec.Struct, frozen=True):
@@ -39,6 +37,9 @@ class Score(msgspec.Struct, frozen=True):
     ``id`` is the decision event's, so that the repeats which a crash can cause are told by it. ``model`` is the
     version that scored, ``profile_offset`` the source offset of the last event the features have seen (-1: none),
     ``features`` what was scored, by name, null for missing.
+
+    ``uncorrected`` is the model's own score, while it is served with a prior correction; ``beside`` is what the other
+    model says, if there is one and the user is in its share. Both are left out where there is none.
     """
 
     id: str
@@ -50,32 +51,54 @@ class Score(msgspec.Struct, frozen=True):
     model: str
     profile_offset: int
     features: dict[str, float | str | None]
+    uncorrected: float | UnsetType = UNSET
+    beside: Other | UnsetType = UNSET
+
+
+class _Served:
+    """What each decision of a batch [n] is served: lists that are None as long as they are the same for all."""
+
+    def __init__(self, model: str, scores: list[float], uncorrected: list[float] | None) -> None:
+        self.model, self.scores = model, scores
+        self.uncorrected: list[float | UnsetType] | None = None if uncorrected is None else [*uncorrected]
+        self.models: list[str] | None = None
+        self.beside: list[Other | UnsetType] | None = None
+
+    @property
+    def plain(self) -> bool:
+        """One model, no correction, and nothing beside."""
+        return self.models is None and self.uncorrected is None and self.beside is None
 
 
 class Scoring:
-    """Scores the decisions of one use case with ``scorer``, or with priors while it is None."""
+    """Scores the decisions of one use case with what ``source`` has live."""
 
-    def __init__(self, usecase: UseCase, scorer: Scorer | None) -> None:
+    def __init__(self, usecase: UseCase, source: Source) -> None:
         self._spec: FeatureSpec = feature_spec(usecase)
         self._names = [*self._spec.numeric, *(column.name for column in self._spec.categorical)]
         self._priors = {name: decision.prior for name, decision in usecase.decisions.items()}
         self._hash = CategoryHasher(self._spec)
-        self.scorer = scorer
-        self.failures = 0
+        self._source = source
+        self._told: tuple[int, str] | None = None  # the release and the version beside whose failure is logged
+        self.failures = 0  # batches that the live model failed on
+        self.beside_failures = 0  # and the one beside
+        self.beside_scores = 0  # decisions that it scored
 
     def __call__(
         self,
         events: Sequence[Event],
         features: Features,
-        times: NDArray[np.int64],
-        offsets: NDArray[np.int64],
+        times: NDArray[Any],
+        offsets: NDArray[Any],
     ) -> list[Score]:
         """One :class:`Score` a decision of ``events`` [n], from its ``features``; ``offsets`` are the profiles'."""
-        model, values = self._values(events, features)
+        served = self._served(events, features)
         # Exactly what was scored is logged: float32 as is, NaN as null.
         columns = [column.tolist() for column in features.numeric.T] + [list(c) for c in features.categorical]
-        names = self._names
-        return [
+        rows = zip(*columns, strict=True)
+        names, model = self._names, served.model
+        # What most batches are is written out: each field more costs every decision.
+        scores = [
             Score(
                 id=event.id,
                 type=event.type,
@@ -88,26 +111,90 @@ class Scoring:
                 features=dict(zip(names, row, strict=True)),
             )
             for event, time, value, offset, row in zip(
-                events, times.tolist(), values, offsets.tolist(), zip(*columns, strict=True), strict=True
+                events, times.tolist(), served.scores, offsets.tolist(), rows, strict=True
             )
         ]
+        return scores if served.plain else _completed(scores, served)
 
-    def _values(self, events: Sequence[Event], features: Features) -> tuple[str, list[float]]:
-        if self.scorer is not None:
-            try:
-                ids = self._hash(features.categorical, len(features))
-                values = self.scorer.score(features.numeric, ids)
-                _finite(values)
-                return self.scorer.version, values.tolist()
-            except (ValueError, RuntimeError):
-                self.failures += 1
-                log.exception(
-                    "model %s failed on %d decisions: priors instead", self.scorer.version, len(events)
-                )
-        return PRIOR, [self._priors[event.type] for event in events]
+    def _served(self, events: Sequence[Event], features: Features) -> _Served:
+        live = self._source.current
+        if live.model is None and live.beside is None:
+            return self._prior(events)
+        ids = self._hash(features.categorical, len(features))
+        served = self._by_model(live.model, events, features.numeric, ids)
+        if live.beside is not None and (served.model != PRIOR or live.model is None):
+            self._look_beside(live, live.beside, served, events, features.numeric, ids)
+        return served
+
+    def _prior(self, events: Sequence[Event]) -> _Served:
+        return _Served(PRIOR, [self._priors[event.type] for event in events], None)
+
+    def _by_model(
+        self, model: Model | None, events: Sequence[Event], numeric: Float32, ids: Int32
+    ) -> _Served:
+        if model is None:
+            return self._prior(events)
+        try:
+            own = model.score(numeric, ids)
+        except (ValueError, RuntimeError):
+            self.failures += 1
+            log.exception("model %s failed on %d decisions: priors instead", model.version, len(events))
+            return self._prior(events)
+        self._source.scored(numeric, ids)
+        if model.correction is None:
+            return _Served(model.version, own.tolist(), None)
+        return _Served(model.version, model.served(own).tolist(), own.tolist())
+
+    def _look_beside(  # noqa: PLR0913 — a batch and what it concerns
+        self,
+        live: Live,
+        beside: Model,
+        served: _Served,
+        events: Sequence[Event],
+        numeric: Float32,
+        ids: Int32,
+    ) -> None:
+        """Let ``beside`` score its share of the batch: a canary's scores are served, another's are noted."""
+        chosen = positions([event.user for event in events], live.share)
+        if not chosen:
+            return
+        try:
+            own = beside.score(numeric[chosen], ids[chosen])
+        except Exception:  # whatever it is, the live model's scores are there
+            self.beside_failures += 1
+            if self._told != (which := (live.release.number, beside.version)):
+                self._told = which
+                log.exception("model %s beside failed on %d decisions: left out", beside.version, len(chosen))
+            return
+        self.beside_scores += len(chosen)
+        values, owns = beside.served(own).tolist(), own.tolist()
+        canary = live.role is Role.CANARY
+        n = len(events)
+        served.beside = [UNSET] * n
+        if canary:
+            served.models = [served.model] * n
+            if beside.correction is not None and served.uncorrected is None:
+                served.uncorrected = [UNSET] * n
+        for position, value, uncorrected in zip(chosen, values, owns, strict=True):
+            if not canary:
+                served.beside[position] = Other(beside.version, value)
+                continue
+            served.beside[position] = Other(served.model, served.scores[position])
+            served.scores[position] = value
+            if served.models is not None:
+                served.models[position] = beside.version
+            if served.uncorrected is not None:
+                served.uncorrected[position] = UNSET if beside.correction is None else uncorrected
 
 
-def _finite(values: Float32) -> None:
-    bad = int((~np.isfinite(values)).sum())
-    if bad:
-        raise ValueError(f"{bad} of {len(values)} scores are not finite")
+def _completed(scores: list[Score], served: _Served) -> list[Score]:
+    """The ``scores`` [n] with what is not the same for all of them."""
+    n = len(scores)
+    models = served.models or [served.model] * n
+    uncorrected = served.uncorrected or [UNSET] * n
+    beside = served.beside or [UNSET] * n
+    replace = msgspec.structs.replace
+    return [
+        replace(score, model=model, uncorrected=own, beside=other)
+        for score, model, own, other in zip(scores, models, uncorrected, beside, strict=True)
+    ]

@@ -39,7 +39,7 @@ class BrokerError(RuntimeError):
 class Broker:
     """A Kafka cluster that runs until `stop`, the end of the `with` block, or the end of this process.
 
-    Build it with `Broker.start`. Node numbers count from 0. Topics are not created on first use.
+    Build it with `Broker.start`. Node numbers count from 0. Topics are not created on first use. What it keeps is in ``directory``.
 
     On Linux a node also dies when the thread that started it dies, even by SIGKILL (PR_SET_PDEATHSIG, set by
     setpriv); so call `start` and `restart` from a thread that outlives the cluster's use, as pytest's does.
@@ -49,6 +49,7 @@ class Broker:
         """Lay out the nodes' directories and ports; `start` brings them to life."""
         if shutil.which("java") is None or not JARS.is_dir():
             raise BrokerError(f"no Java on the PATH or no Kafka in {JARS}: run tests/kafka/install.sh")
+        self.directory = directory.resolve()
         self._homes = [directory.resolve() / f"node-{node}" for node in range(nodes)]
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         # One node gets more: it holds every partition. Three fit beside TensorFlow on a small CI machine.

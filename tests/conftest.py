@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy import topics
-from deploy.settings import Engine, Kafka, Settings, Topics
+from deploy.settings import Engine, Kafka, Registry, Settings, Sink, Topics
 from tests.broker import Broker
 from tests.builders import training_process
 
@@ -31,7 +31,7 @@ def settings(broker: Broker) -> Settings:
 
 
 def fresh_settings(broker: Broker, replication: int = 1, partitions: int = 4) -> Settings:
-    """Settings of an engine that no test has used yet, with its topics created."""
+    """Settings of an engine that no test has used yet, with its topics created; its log and registry are empty."""
     number = next(_numbers)
     made = Settings(
         kafka=Kafka(bootstrap_servers=broker.bootstrap, session_timeout_s=3.0),
@@ -42,10 +42,15 @@ def fresh_settings(broker: Broker, replication: int = 1, partitions: int = 4) ->
             dead_letters=f"dead-{number}",
             samples=f"samples-{number}",
             drift=f"drift-{number}",
+            models=f"models-{number}",
+            requests=f"requests-{number}",
+            retrains=f"retrains-{number}",
             partitions=partitions,
             replication=replication,
         ),
         engine=Engine(id=f"engine-{number}", commit_interval_s=0.2),
+        sink=Sink(log=str(broker.directory / f"log-{number}")),
+        registry=Registry(url=str(broker.directory / f"registry-{number}"), poll_s=0.2),
     )
     topics.create(made)
     return made

@@ -100,6 +100,9 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
             dead_letters="cli-dead",
             samples="cli-samples",
             drift="cli-drift",
+            models="cli-models",
+            requests="cli-requests",
+            retrains="cli-retrains",
             partitions=3,
         ),
         engine=Engine(id="cli"),
@@ -109,6 +112,8 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
         *("--topics-scores", "cli-scores", "--topics-examples", "cli-examples"),
         *("--topics-dead-letters", "cli-dead", "--topics-partitions", "3"),
         *("--topics-samples", "cli-samples", "--topics-drift", "cli-drift"),
+        *("--topics-models", "cli-models", "--topics-requests", "cli-requests"),
+        *("--topics-retrains", "cli-retrains"),
     ]
     events = tmp_path / "events.jsonl"
     sent = stream(2000, users=50)
@@ -127,6 +132,7 @@ def test_topics_then_produce(broker: Broker, tmp_path: Path) -> None:
                 f"{name}: 1 partition, {state}"
                 for name in ("cli-samples", "cli-drift", "cli-monitor-changelog")
             ),
+            *(f"{name}: 1 partition, {state}" for name in ("cli-models", "cli-requests", "cli-retrains")),
         ]
     (tmp_path / "damaged.jsonl.gz").write_bytes(gzip.compress(b"{}\n")[:-9])
     broken = eddyline("produce", tmp_path / "damaged.jsonl.gz", *flags[:4])
