@@ -6,12 +6,13 @@ The commands of one folder are in its ``commands``; here are those that bring se
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
+from deploy import commands as of_models
 from deploy.command import (
     EXISTING,
     FOLDER,
@@ -27,6 +28,7 @@ from deploy.command import (
 )
 from detectors import commands as of_drift
 from detectors.commands import monitor_of
+from retrain import commands as of_retraining
 from retrain import example_commands as of_examples
 from retrain.example_commands import check_examples
 from stream import commands as of_stream
@@ -206,6 +208,25 @@ def _learner(name: str, declared: Any, seed: int) -> Any:
     return backtest_learners.timed(fit)
 
 
+@click.command("chronicle", cls=Configured, groups=("kafka", "topics", "sink", "registry"))
+@click.argument("usecase", type=EXISTING)
+@click.option("--out", type=NEW, default="chronicle.html", show_default=True, help="the page, an HTML file")
+def tell_chronicle(usecase: Path, out: Path, settings: Any) -> None:
+    """Tell on one page what happened: quality beside the first model's, verdicts, retrains, releases."""
+    declared = declared_at(usecase)
+    check_writable(out.parent)
+    from deploy.consumer import ConsumerError
+    from deploy.registry import RegistryError
+    from stream import chronicle
+
+    try:
+        told = chronicle.gather(declared, settings)
+    except (ConsumerError, RegistryError, chronicle.ChronicleError) as error:
+        stop(error)
+    out.write_text(chronicle.html(told, datetime.now(UTC).isoformat(timespec="seconds")), encoding="utf-8")
+    click.echo(out)
+
+
 @click.command()
 @click.argument(
     "example", type=click.Path(exists=True, file_okay=False, path_type=Path), default="examples/oulad"
@@ -226,14 +247,16 @@ def _learner(name: str, declared: Any, seed: int) -> Any:
 )
 @click.option("--events", "limit", type=click.IntRange(min=1), help="stream at most so many events")
 def demo(example: Path, directory: Path, rate: float, limit: int | None) -> None:
-    """Show the main job on real data: train on the first presentation, stream the rest, score live."""
+    """Show the loop on real data: a first model, the stream, drift, its response, retraining, the swap, what it gained."""
     file = example / "usecase.toml"
     declared = declared_at(file)
-    from stream.demo import DemoError, run
+    from stream.chronicle import ChronicleError
+    from stream.demo import run
+    from stream.demo_system import DemoError
 
     try:
         run(example, declared, file, directory, rate=rate, limit=limit)
-    except DemoError as error:
+    except (DemoError, ChronicleError) as error:
         stop(error, 1)
     except KeyboardInterrupt:
         stop("stopped", 130)
@@ -244,6 +267,9 @@ for command in (
     of_examples.sink,
     of_drift.monitor,
     of_drift.drift,
+    of_retraining.trainer,
+    of_retraining.retrain,
+    of_models.models,
     of_examples.compact,
     of_stream.topics,
     of_stream.produce,
@@ -252,6 +278,7 @@ for command in (
     of_stream.explore,
     of_examples.train,
     backtest,
+    tell_chronicle,
     demo,
 ):
     cli.add_command(command)

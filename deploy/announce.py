@@ -7,39 +7,40 @@ or of an older release costs it a look: it reads the registry whatever the recor
 from __future__ import annotations
 
 import msgspec
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from deploy.release import Release
 from deploy.settings import Kafka, kafka_producer
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = (
+    10.0  # at most, however patient kafka.delivery_timeout_s is: workers find the release by themselves
+)
 
 
 class AnnounceError(RuntimeError):
     """The release was not announced; it holds all the same."""
 
 
-def announce(
-    kafka: Kafka, topic: str, usecase: str, release: Release, *, timeout_s: float = TIMEOUT_S
-) -> None:
-    """Write ``release`` to ``topic`` under the name of its use case; raises :class:`AnnounceError` after ``timeout_s``."""
+def announce(kafka: Kafka, topic: str, usecase: str, release: Release) -> None:
+    """Write ``release`` to ``topic`` under the name of its use case; raises :class:`AnnounceError` if no broker takes it."""
     failures: list[str] = []
 
-    def delivered(error: object, _record: object) -> None:
+    def delivered(error: KafkaError | None, _record: Message) -> None:
         if error is not None:
-            failures.append(str(error))
+            failures.append(error.str())
 
-    limits = {"delivery.timeout.ms": int(timeout_s * 1000), "on_delivery": delivered}
+    timeout_s = min(TIMEOUT_S, kafka.delivery_timeout_s)
+    limits = {"delivery.timeout.ms": max(1, int(timeout_s * 1000)), "linger.ms": 0, "on_delivery": delivered}
     try:
         producer = Producer(kafka_producer(kafka) | limits)
         producer.produce(topic, key=usecase, value=msgspec.json.encode(release))
         unsent = producer.flush(timeout_s + 1)  # librdkafka gives up first, and says why
-    except (KafkaException, BufferError) as error:
-        failures.append(str(error))
+    except KafkaException as error:
+        failures.append(str(error.args[0]))
         unsent = 0
     if failures or unsent:
         why = failures[0] if failures else "no broker answered"
         raise AnnounceError(
             f"release {release.number} was not announced on {topic} of kafka.bootstrap_servers = "
-            f"{kafka.bootstrap_servers} within {timeout_s:.0f} s: {why}"
+            f"{kafka.bootstrap_servers} within {timeout_s:g} s: {why}"
         )

@@ -91,6 +91,46 @@ QUALITY_CALIBRATION = Gauge(
 )
 QUALITY_BASE_RATE = Gauge("eddyline_quality_base_rate", "Share of positives among them.", _COHORT)
 
+MODEL_LIVE = Gauge(
+    "eddyline_model_live",
+    "1 for each model that scores here, by role: live, or beside it as shadow, canary or previous.",
+    ["model", "role"],
+)
+RELEASE = Gauge("eddyline_release", "Number of the release that is live here; 0: none, or a fixed model.")
+REGISTRY_RELEASE = Gauge(
+    "eddyline_registry_release",
+    "Highest release number seen here; above the one that is live: it is refused.",
+)
+SWAPS = Counter("eddyline_swaps_total", "Times that what scores here was replaced.")
+SWAP_SECONDS = Histogram(
+    "eddyline_swap_seconds",
+    "Reading a release, and loading, verifying and warming what it names.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+SWAP_LAG_SECONDS = Histogram(
+    "eddyline_swap_lag_seconds",
+    "From a release's creation until it is live here; not of those that are older than the worker's start.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+SWAPS_REFUSED = Counter(
+    "eddyline_swaps_refused_total",
+    "Versions of a release that are no good and do not score here, by reason; what was live before does.",
+    ["reason"],
+)
+REGISTRY_FAILURES = Counter(
+    "eddyline_registry_failures_total",
+    "Looks that found the registry, or a version in it, unreadable; the next look tries again.",
+)
+CORRECTION = Gauge(
+    "eddyline_correction",
+    "Share of positives that a model's scores are corrected to, of models with a prior correction.",
+    ["model"],
+)
+BESIDE_SCORES = Counter("eddyline_beside_scores_total", "Decisions that a model beside the live one scored.")
+BESIDE_FAILURES = Counter(
+    "eddyline_beside_failures_total", "Batches that it failed on; the live model's scores stood."
+)
+
 LOG_ROWS = Counter(
     "eddyline_log_rows_total", "Examples written to the example log, those that a crash repeats included."
 )
@@ -142,6 +182,38 @@ DRIFT_OPEN = Gauge(
     "eddyline_drift_open",
     "1 while the episode is open whose latest verdict is of this kind.",
     [*_COHORT, "kind"],
+)
+
+TRAINER_ACTIVE = Gauge("eddyline_trainer_active", "1 in the trainer that decides, 0 in a standby.")
+RETRAIN_REQUESTS = Counter(
+    "eddyline_retrain_requests_total", "Requests to retrain, by who asks.", ["trigger"]
+)
+RETRAIN_STATE = Gauge("eddyline_retrain_state", "Requests that are in this state now.", ["state"])
+RETRAINS = Counter("eddyline_retrains_total", "Trainings that ended, by what came of them.", ["outcome"])
+RETRAIN_SECONDS = Histogram(
+    "eddyline_retrain_seconds",
+    "What they took, all attempts together.",
+    buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400),
+)
+RETRAIN_PROGRESS = Gauge(
+    "eddyline_retrain_progress",
+    "The running job: `epoch` and `epochs`, `rows`, `loss`, `attempt`; 0 where none runs.",
+    ["what"],
+)
+RELEASES = Counter("eddyline_releases_total", "Releases that this trainer published, by change.", ["change"])
+WATCH_EVIDENCE = Gauge(
+    "eddyline_watch_evidence_log10",
+    "Evidence that a model is worse than the one it is compared with, at its highest; it acts at 2.",
+    ["compared"],
+)
+WATCH_PAIRS = Gauge(
+    "eddyline_watch_pairs", "Decisions with a label on which they were compared.", ["compared"]
+)
+BUDGET_SPENT = Gauge("eddyline_budget_spent_seconds", "Seconds of training in the last 24 h.")
+TRAINER_FAILURES = Counter(
+    "eddyline_trainer_failures_total",
+    "What the trainer could not do and tries again: registry, jobs, examples, announce; or skipped: drift, samples, retrains.",
+    ["what"],
 )
 
 

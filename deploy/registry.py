@@ -17,8 +17,8 @@ import re
 import secrets
 import shutil
 import tempfile
+import weakref
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -59,9 +59,11 @@ class Registry:
     """
 
     def __init__(self, url: str, cache: Path | None = None) -> None:
-        self.url = url
         self._store = store_at(url)
+        # so that another process finds it, wherever that runs
+        self.url = str(self._store.root) if isinstance(self._store, Folder) else url
         self._given = cache
+        self._temporary: _Temporary | None = None
         self._last = NOTHING  # the newest that this object has seen; the log is read on from there
 
     def check(self) -> None:
@@ -138,7 +140,7 @@ class Registry:
             directory = self._store.root / folder
             _same(directory, placed)
             return directory
-        directory = self._cache / f"{placed.version}-{placed.digest[:16]}"
+        directory = self._cache() / f"{placed.version}-{placed.digest[:16]}"
         if directory.exists():
             try:
                 bundle.verify(bundle.read(directory))
@@ -195,19 +197,28 @@ class Registry:
         self._store.put(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
-        """Write ``path`` unless it is there; whether this call did."""
+        """Write ``path`` unless it is there; whether this call did.
+
+        An object store that lost its own answer may say False to who wrote it: if that matters, look at what is there.
+        """
         return self._store.create(path, data)
 
     def names(self, prefix: str) -> list[str]:
         """The paths of all files below the folder ``prefix``, at any depth, in order."""
         return self._store.names(prefix)
 
-    @cached_property
+    def close(self) -> None:
+        """Delete the temporary cache, if there is one; it goes with the process otherwise."""
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._temporary = None
+
     def _cache(self) -> Path:
         if self._given is not None:
             return self._given
-        self._temporary = tempfile.TemporaryDirectory(prefix="eddyline-models-")  # goes with this object
-        return Path(self._temporary.name)
+        if self._temporary is None:
+            self._temporary = _Temporary()
+        return self._temporary.path
 
     def _copy(self, placed: Placed, folder: str, directory: Path) -> None:
         """Copy the bundle in ``folder`` to ``directory``, which takes its name when all of it is right."""
@@ -276,6 +287,14 @@ class Registry:
                 Fault.CORRUPT,
             )
         return release
+
+
+class _Temporary:
+    """A folder that goes when it is told to, or with the process; unlike ``TemporaryDirectory`` it is no mistake to leave it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="eddyline-models-"))
+        self.cleanup = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 class _Format(msgspec.Struct):

@@ -68,7 +68,8 @@ class MonitorProcess:
         self._verdicts: list[Verdict] = []  # of the next checkpoint
         self._unsaved = 0  # records since the last one
         self._saved_at = 0.0
-        self._unknown: set[str] = set()
+        self._unknown: set[str] = set()  # models that are not watched, and that the log has told of
+        self._passed: set[str] = set()  # those that were looked for, or are retired
         self._stopped = False
         self._refusals = Refusals(settings, self._topic, "topics.samples", REASON)
         self._outlet = Outlet(settings.kafka)
@@ -146,16 +147,15 @@ class MonitorProcess:
         new = sorted(observed.unknown.keys() - self._unknown)[: NAMED - len(self._unknown)]
         if new:
             self._unknown.update(new)
-            log.warning(
-                "samples of models that are not watched: %s; %s", ", ".join(new), self._models.advice
-            )
+            log.warning("samples of models that are not watched: %s; %s", ", ".join(new), self._models.advice)
 
     def _missed(self, monitor: Monitor, messages: list[Message]) -> bool:
         """Whether ``messages`` have samples of a model that is to be watched from now on, and are read again therefore."""
-        passed = self._unknown | self._models.watched.left_out.keys()
-        if len(passed) >= NAMED or models_of(map(_value, messages)) <= monitor.models | passed:
+        new = models_of(map(_value, messages)) - monitor.models - self._passed
+        if not new or len(self._passed) >= NAMED:
             return False
         self._models.look()
+        self._passed |= new
         return self._follow()
 
     def _follow(self) -> bool:
@@ -166,7 +166,9 @@ class MonitorProcess:
         self._checkpoint()
         if self._monitor is None:  # it is another's now
             return True
-        self._unknown |= before.models  # of those that are retired, labels may come still
+        gone = before.models - self._models.watched.references.keys()  # whose labels may come still
+        self._passed |= gone
+        self._unknown |= gone
         start = self._begin(self._consumer)
         here = TopicPartition(self._topic, 0, start)
         self._consumer.incremental_unassign([here])
@@ -226,6 +228,7 @@ class MonitorProcess:
                 low - 1,
             )
         self._monitor, self._fetched = monitor, []
+        self._passed -= monitor.models
         self._unknown -= monitor.models
         self._verdicts, self._unsaved, self._saved_at = ended, 0, time.monotonic()
         metrics.MONITOR_WATCHING.set(1)
@@ -238,7 +241,9 @@ class MonitorProcess:
                 f"{len(state)} records restored in {time.monotonic() - begin:.1f} s"
             )
         else:
-            self._say(f"watching {place} for nothing yet: no model is released that can be watched; waiting for one")
+            self._say(
+                f"watching {place} for nothing yet: no model is released that can be watched; waiting for one"
+            )
         return max(low, monitor.resume)
 
     def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:

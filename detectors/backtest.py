@@ -36,6 +36,11 @@ from model.usecase import Duration, UseCase
 # 9,000 rows since a covariate drift, live for a year, came to a log-loss of .404; the one before it, of 45,000, to .393.
 ENOUGH = 10
 
+# Labels that became known since the live model was trained, of the rows that it was trained on, from which on it is worth
+# training without a drift: what a model loses for want of examples falls with their number, so that early on they are
+# worth more than any drift is, and later on this is a calendar in units of data.
+GROWN = 0.5
+
 Scorer = Callable[[Examples], Float32]  # examples to the probability [n] of a positive label
 
 
@@ -47,6 +52,7 @@ class Rule(StrEnum):
     ALARM = "alarm"  # after every alarm, once the drift policy's `labels` are known of decisions since then
     VERDICT = "verdict"  # do what the verdict's response names
     REFIT = "refit"  # the same; and where it keeps the model under a covariate drift, train once there is much new data
+    LOOP = "loop"  # the same; and once there is much new data as it is; but never while the data are at fault: the trainer's
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -67,7 +73,7 @@ class Policy(msgspec.Struct, frozen=True):
             return cls(Rule.EVERY, Duration.parse(length))
         if text == Rule.EVERY or text not in set(Rule):
             raise ValueError(
-                f"a policy is never, every=DURATION such as every=30d, alarm, verdict or refit; got {text!r}"
+                f"a policy is never, every=DURATION such as every=30d, alarm, verdict, refit or loop; got {text!r}"
             )
         return cls(Rule(text))
 
@@ -204,6 +210,7 @@ class _Life:
         self._monitor = Monitor(self._log.case, {self._version: model.reference})
         self._corrections = Corrections()
         self._due: dict[str, _Due] = {}  # by the episode that calls for training
+        self._faults: set[str] = set()  # the episodes in which the data are at fault
 
     def _watch(self, begin: int, end: int) -> None:
         """Show the monitor the day's samples. They have the model's own score: the reference is made of such."""
@@ -221,7 +228,7 @@ class _Life:
             self._verdicts.append(verdict)
             if self._policy.rule is Rule.ALARM:
                 self._due.setdefault(verdict.id, _Due(verdict.alarmed, self._labels, outdated=False))
-            elif self._policy.rule in {Rule.VERDICT, Rule.REFIT}:
+            elif self._policy.rule in {Rule.VERDICT, Rule.REFIT, Rule.LOOP}:
                 self._heed(verdict, end)
 
     def _heed(self, verdict: Verdict, now: int) -> None:
@@ -229,11 +236,14 @@ class _Life:
         if change is not None:
             self._changes.append(change)
         self._due.pop(verdict.id, None)  # the last revision holds
+        self._faults.discard(verdict.id)
         since = verdict.response.since
         if verdict.response.action is Action.RETRAIN:
             outdated = Kind.COVARIATE not in verdict.kinds
             self._due[verdict.id] = _Due(since, self._labels, outdated=outdated)
-        elif self._policy.rule is Rule.REFIT and _kept(verdict):
+        elif verdict.response.action is Action.BLOCK:
+            self._faults.add(verdict.id)
+        elif self._policy.rule is not Rule.VERDICT and _kept(verdict):
             self._due[verdict.id] = _Due(since, ENOUGH * self._labels, outdated=False)
 
     def _act(self, now: int) -> None:
@@ -245,7 +255,7 @@ class _Life:
                 return
         else:
             ripe = [due for due in self._due.values() if log.known_since(due.since, now) >= due.labels]
-            if not ripe:
+            if not (ripe or self._grown(now)) or (self._faults and policy.rule is Rule.LOOP):
                 return
         try:
             parts = self._parts(now, max((due.since for due in ripe if due.outdated), default=None))
@@ -253,6 +263,11 @@ class _Life:
             return
         trained = Trained(now, len(parts.whole), int(parts.whole.time[0]), 0.0)
         self._go_live(_Model(log, parts, self._learn(parts), trained))
+
+    def _grown(self, now: int) -> bool:
+        """Whether there is much that the model does not know."""
+        known = self._log.became_known(self._model.trained.at, now)
+        return self._policy.rule is Rule.LOOP and known >= GROWN * self._model.trained.rows
 
     def _parts(self, now: int, since: int | None) -> Parts:
         """What is trained on: examples since a change, if there are enough, otherwise those of the usual window."""

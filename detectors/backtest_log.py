@@ -64,6 +64,10 @@ class Log:
         first = int(np.searchsorted(self.examples.time, since))
         return int((self.examples.closes[first:] <= now).sum())
 
+    def became_known(self, since: int, now: int) -> int:
+        """How many labels became known after ``since`` and until ``now``."""
+        return int(((since < self.examples.closes) & (self.examples.closes <= now)).sum())
+
     def samples(
         self, version: str, rows: NDArray[np.int64], score: Float32, labelled: NDArray[np.bool_], first: int
     ) -> list[SampleRecord]:

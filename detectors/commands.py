@@ -10,33 +10,54 @@ import click
 from deploy.command import EXISTING, FOLDER, Configured, declared_at, stop
 
 
-@click.command(cls=Configured, groups=("kafka", "topics", "engine", "monitor"))
+@click.command(cls=Configured, groups=("kafka", "topics", "engine", "monitor", "registry"))
 @click.argument("usecase", type=EXISTING)
 @click.option(
     "--model",
-    "models",
+    "bundles",
     type=FOLDER,
     multiple=True,
-    required=True,
-    help="bundle of a model to watch; repeat it",
+    help="watch this bundle, repeat it, and no release  [default: what the registry's newest release names]",
 )
-def monitor(usecase: Path, models: tuple[Path, ...], settings: Any) -> None:
-    """Watch models for drift and write verdicts to the drift topic. Start a second one to stand by."""
+def monitor(usecase: Path, bundles: tuple[Path, ...], settings: Any) -> None:
+    """Watch models for drift and write verdicts to the drift topic. Start a second one to stand by.
+
+    The versions that the newest release names are watched, and those of the next one once it is there.
+    """
     declared = declared_at(usecase)
+    from contextlib import ExitStack
+
     from deploy import metrics
+    from deploy.registry import Registry, RegistryError
     from detectors import app
+    from detectors.models import making, references
+    from detectors.releases import Given, Released
+    from model.bundle import BundleError
 
     try:
         app.check(settings, declared.drift.block)
     except app.MonitorError as error:
         stop(error)
-    make = monitor_of(declared, models)
-    if settings.monitor.metrics_port:
-        metrics.serve(settings.monitor.metrics_port)
-    try:
-        app.run(app.MonitorProcess(settings, make, lambda line: click.echo(f"{declared.name}: {line}")))
-    except app.MonitorError as error:
-        stop(error, 1)
+    with ExitStack() as stack:
+        models: Given | Released
+        try:
+            if bundles:
+                models = Given(references(declared, bundles))
+            else:
+                cache = Path(settings.registry.cache) if settings.registry.cache else None
+                registry = Registry(settings.registry.url, cache)
+                models = stack.enter_context(Released(registry, declared, settings.registry.poll_s))
+        except (BundleError, RegistryError) as error:
+            stop(error)
+        if settings.monitor.metrics_port:
+            metrics.serve(settings.monitor.metrics_port)
+        process = app.MonitorProcess(
+            settings, models, making(declared), lambda line: click.echo(f"{declared.name}: {line}")
+        )
+        try:
+            app.run(process)
+        except app.MonitorError as error:
+            stop(error, 1)
 
 
 @click.command(cls=Configured, groups=("kafka", "topics"))

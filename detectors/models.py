@@ -37,8 +37,15 @@ def opened(usecase: UseCase, bundle: Bundle) -> Reference:
     return read_reference(bundle)
 
 
-def maker(usecase: UseCase) -> Callable[[Mapping[str, Reference]], Monitor]:
-    """What makes a monitor of references that has seen nothing; tells in the log what it cannot watch."""
+def maker(usecase: UseCase, bundles: Sequence[Path]) -> Callable[[], Monitor]:
+    """What makes a monitor of ``bundles``, as :func:`making` does; raises :class:`model.bundle.BundleError`."""
+    known, make = references(usecase, bundles), making(usecase)
+    make(known)  # so that what cannot be watched is told now
+    return lambda: make(known)
+
+
+def making(usecase: UseCase) -> Callable[[Mapping[str, Reference]], Monitor]:
+    """What makes a monitor of references that has seen nothing; tells in the log, once, what it cannot watch."""
     asked, missing = witnesses(usecase.drift.witnesses, usecase.drift.events_between_false_alarms)
     if missing:
         log.warning(

@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 import numpy as np
 
-from detectors import episode
+from detectors import episode, panel_state
 from detectors.blocks import Clock
 from detectors.episode import Identity
-from detectors.panel import Panel, Status, last_verdict
+from detectors.panel import Panel, Status
 from detectors.panels import Panels, PanelsMark
 from detectors.rows import Schema
 from detectors.samples import MEMORY, Repeats, Sample, SampleError, SampleRecord, check, decode, rows_of
@@ -204,7 +204,7 @@ class Monitor:
                     continue
                 if model not in self._models:
                     self._retired.append(key)
-                    ended += self._ended(name, value) if len(where) > 1 else []
+                    ended += _ended({name: value}) if len(where) > 1 else []
                 if len(where) > 1:
                     found.setdefault(tuple(where), {})[name] = value
                 elif name in self._models:
@@ -218,12 +218,6 @@ class Monitor:
                 panel.restore(state)
                 self._written[identity] = panel.offset
         return sorted(ended, key=lambda verdict: verdict.id)
-
-    @staticmethod
-    def _ended(name: str, value: bytes) -> list[Verdict]:
-        """The last word on what the record ``name`` of a panel that is no more leaves open."""
-        verdict = last_verdict(name, value)
-        return [] if verdict is None or verdict.final else [episode.retired(verdict)]
 
     def finish(self) -> Observed:
         """Watch what waits for its block to end, because no more records are to come."""
@@ -247,6 +241,14 @@ class Monitor:
 def _clock(ticks: list[tuple[int, int]]) -> Clock:
     at, time = np.array(ticks, np.int64).reshape(-1, 2).T
     return Clock(at, time)
+
+
+def _ended(records: Mapping[str, bytes]) -> list[Verdict]:
+    """The last word on what a panel with these ``records``, which is no more, left open."""
+    state = panel_state.read(records)
+    if state is None or state.verdict is None or state.verdict.final:
+        return []
+    return [episode.retired(state.verdict)]
 
 
 def _key_of_mark(version: str) -> bytes:

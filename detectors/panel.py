@@ -21,23 +21,21 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors import diagnosis, episode, gathering
+from detectors import diagnosis, episode, panel_state
 from detectors.channels import of_labelled, of_scored
-from detectors.collection import Collection, unpack
 from detectors.episode import Alarm, Identity
 from detectors.faults import arrival_faults, column_faults
 from detectors.gathering import Gathering
 from detectors.pace import Pace
+from detectors.panel_state import STATE, State, sealed
 from detectors.rows import Rows, Schema
 from detectors.verdict import Fault, Kind, Testimony, Verdict
-from detectors.watch import Kept, Make, Pieces, Watch, loudest, step
+from detectors.watch import Make, Watch, loudest, step
 from detectors.witnesses import Witness
 
 FIRST = 300  # scored rows of the first diagnosis
 SEGMENT = 256  # rows stepped through at once: bounds memory
 LASTING = 20  # looks, each at FIRST rows, after which a data fault that is still there is no fault any more
-
-STATE = "state"  # the changelog record that is not rows
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -61,23 +59,6 @@ class Status(msgspec.Struct, frozen=True):
     scored: int  # rows since the detector began
     labelled: int
     kind: Kind | None
-
-
-class _State(msgspec.Struct):
-    """All but the rows."""
-
-    offset: int
-    pieces: int  # the next one's number
-    features: Kept | None
-    labels: Kept | None
-    before: tuple[Pieces, Pieces]
-    pace: Pace | None
-    arrival: list[Fault]
-    verdict: Verdict | None
-    returned: bool
-    lasting: int
-    scored: gathering.Kept
-    labelled: gathering.Kept
 
 
 class Panel:
@@ -319,14 +300,9 @@ class Panel:
         watches = (*self._before, self._features, self._labels)
         live = [self._scored.collection, self._labelled.collection]
         live += [watch.gathered for watch in watches if watch is not None and watch.gathered is not None]
-        found: dict[str, bytes | None] = {}
-        for collection in live:
-            for number, piece in collection.seal(self._next_piece):
-                found[str(number)] = piece
-                self._next_piece = number + 1
-        needed = {str(number) for collection in live for number in collection.pieces}
+        pieces, needed, self._next_piece = sealed(live, self._next_piece)
         # The state after the rows that it names, and before those go that it names no more.
-        found[STATE] = msgspec.msgpack.encode(self._state())
+        found: dict[str, bytes | None] = {**pieces, STATE: msgspec.msgpack.encode(self._state())}
         found |= dict.fromkeys(sorted(self._kept - needed))
         self._kept = needed
         return found
@@ -334,45 +310,19 @@ class Panel:
     def restore(self, records: Mapping[str, bytes]) -> None:
         """Go on from what :meth:`changes` gave, of a panel with the same arguments; rows that no state names are let go."""
         self._kept = {name for name in records if name != STATE}
-        if STATE not in records:
+        state = panel_state.read(records)
+        if state is None:
             return
-        state = msgspec.msgpack.decode(records[STATE], type=_State)
-
-        def collection(pieces: Sequence[int]) -> Collection:
-            return Collection((number, unpack(records[str(number)])) for number in pieces)
-
-        def watch(make: Make, pieces: Pieces) -> Watch:
-            if pieces is None:
-                return Watch(make, self._schema, self._own)
-            gathered = collection(pieces)
-            return Watch(make, self._schema, gathered.rows, gathered)
-
-        def going(make: Make, kept: Kept | None) -> Watch | None:
-            if kept is None:
-                return None
-            found = watch(make, kept.pieces)
-            found.resume(kept)
-            return found
-
+        kept = panel_state.Kept(records, self._schema, self._own)
         self.offset, self._next_piece = state.offset, state.pieces
-        self._features = going(of_scored, state.features)
-        self._labels = going(of_labelled, state.labels)
-        features, labels = self._features, self._labels
-        same = [
-            each is not None and each.pieces == pieces
-            for each, pieces in zip((features, labels), state.before, strict=True)
-        ]
-        self._before = (
-            features if same[0] and features is not None else watch(of_scored, state.before[0]),
-            labels if same[1] and labels is not None else watch(of_labelled, state.before[1]),
-        )
+        self._features, self._labels, self._before = kept.watches(state)
         self._pace, self._arrival = state.pace, state.arrival
         self._verdict, self._returned, self._lasting = state.verdict, state.returned, state.lasting
-        self._scored.resume(state.scored, collection)
-        self._labelled.resume(state.labelled, collection)
+        self._scored.resume(state.scored, kept.collection)
+        self._labelled.resume(state.labelled, kept.collection)
 
-    def _state(self) -> _State:
-        return _State(
+    def _state(self) -> State:
+        return State(
             offset=self.offset,
             pieces=self._next_piece,
             features=None if self._features is None else self._features.kept(),
@@ -405,11 +355,6 @@ class Panel:
             labelled=0 if self._labels is None else self._labels.detector.rows,
             kind=None if verdict is None else verdict.kind,
         )
-
-
-def last_verdict(name: str, value: bytes) -> Verdict | None:
-    """The latest verdict of the panel of which ``name`` and ``value`` are a record of its changelog, if it says one."""
-    return msgspec.msgpack.decode(value, type=_State).verdict if name == STATE else None
 
 
 def _named(faults: Sequence[Fault]) -> set[tuple[str, str]]:

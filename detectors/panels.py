@@ -53,7 +53,9 @@ class Panels:
     ) -> None:
         drift, known = usecase.drift, _rows(reference)
         overall, each = budget(drift.events_between_false_alarms, len(drift.slices))
-        policy = Policy(threshold=overall, labels=drift.labels, alpha=drift.alpha, label_free=drift.label_free)
+        policy = Policy(
+            threshold=overall, labels=drift.labels, alpha=drift.alpha, label_free=drift.label_free
+        )
         self._all = Identity(usecase.name, version, "", "")
         self.by_identity = {self._all: Panel(self._all, schema, known, policy, witnesses, drift.slices)}
         self.rare: dict[str, list[str]] = {}

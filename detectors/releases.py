@@ -22,7 +22,9 @@ from model.bundle import read as read_bundle
 from model.reference import Reference
 from model.usecase import UseCase
 
-ASKED_S = 10.0  # longest wait for a look that samples of an unknown model make worth it; then they are passed over
+ASKED_S = (
+    10.0  # longest wait for a look that samples of an unknown model make worth it; then they are passed over
+)
 
 log = logging.getLogger(__name__)
 
@@ -125,9 +127,7 @@ class Released:
         """Watch what ``release`` names."""
         beside = () if release.beside is None else (release.beside.model,)
         # A correction makes no other model.
-        named = [
-            Placed(each.version, each.digest) for each in (release.live, *beside) if each is not None
-        ]
+        named = [Placed(each.version, each.digest) for each in (release.live, *beside) if each is not None]
         before, left_out, kept = self._opened, dict[str, str](), dict[Placed, Reference]()
         for placed in named:
             try:
@@ -135,7 +135,9 @@ class Released:
             except (RegistryError, BundleError) as error:
                 left_out[placed.version] = reason = str(error)
                 if self.watched.left_out.get(placed.version) != reason:
-                    log.warning("model %s of release %d is not watched: %s", placed.version, release.number, reason)
+                    log.warning(
+                        "model %s of release %d is not watched: %s", placed.version, release.number, reason
+                    )
         self._opened = kept
         self.watched = Watched({placed.version: reference for placed, reference in kept.items()}, left_out)
 

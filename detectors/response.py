@@ -63,12 +63,7 @@ def _choose(diagnosis: Diagnosis, *, last: bool, label_free: bool) -> tuple[Acti
         return Action.RETRAIN, "P(Y|X) changed while P(X) stays: what the model has learned no longer holds"
     if kind is Kind.MIXED:
         return Action.RETRAIN, "no single kind of drift explains it: P(Y|X), P(X|Y) and P(X) have all changed"
-    if last:
-        return _undetermined(diagnosis)
-    fitted = diagnosis.prior_fitted
-    if label_free and not diagnosis.labelled and diagnosis.kinds[0] is Kind.LABEL and fitted is not None:
-        return _fitted(diagnosis.prior_before, fitted)
-    return Action.WAIT, _awaited(diagnosis)
+    return _undetermined(diagnosis) if last else _open(diagnosis, label_free=label_free)
 
 
 def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
@@ -78,6 +73,14 @@ def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
         f"P(X|Y) stays and the base rate went from {diagnosis.prior_before:.3f} to {prior.value:.3f} "
         f"({prior.low:.3f} to {prior.high:.3f}): correcting the prior needs no training"
     )
+
+
+def _open(diagnosis: Diagnosis, *, label_free: bool) -> tuple[Action, str]:
+    """What to do while more labels are to come."""
+    fitted = diagnosis.prior_fitted
+    if label_free and not diagnosis.labelled and diagnosis.kinds[0] is Kind.LABEL and fitted is not None:
+        return _fitted(diagnosis.prior_before, fitted)
+    return Action.WAIT, _awaited(diagnosis)
 
 
 def _fitted(before: float, fitted: Estimate) -> tuple[Action, str]:

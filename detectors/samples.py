@@ -80,7 +80,7 @@ def models_of(values: Iterable[bytes | None]) -> set[str]:
     for value in values:
         try:
             found.add(_decode_name(value or b"").model)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # noqa: PERF203 — told by `decode`
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     return found - {""}
 

@@ -68,7 +68,7 @@ def log_loss(label: Float32, score: Float32, weight: Float32 | None = None) -> f
     >>> round(log_loss(np.array([1, 0], np.float32), np.array([0.8, 0.5], np.float32)), 3)
     0.458
     """
-    return float(np.average(_surprise(label, score), weights=weight))
+    return float(np.average(surprise(label, score), weights=weight))
 
 
 def auc(label: Float32, score: Float32, weight: Float32 | None = None) -> float:
@@ -159,17 +159,24 @@ def by_slice(
     return found
 
 
-def fitted_rate(label: Float32, weight: Float32) -> float:
-    """The share of positive ones among the rows that have any ``weight`` [n], each once: the level of scores."""
-    return float(label[weight > 0].mean(dtype=np.float64))
+def fitted_rate(label: Float32, weight: Float32, importance: Float32 | None = None) -> float:
+    """The share of positive ones among the rows that have any ``weight`` [n], each by its ``importance`` [n]: the level of scores.
+
+    Without importance each counts once.
+    """
+    counted = weight > 0
+    if importance is None:
+        return float(label[counted].mean(dtype=np.float64))
+    return float(np.average(label[counted], weights=importance[counted].astype(np.float64)))
 
 
-def log_odds_shift(label: Float32, weight: Float32) -> float:
+def log_odds_shift(label: Float32, weight: Float32, importance: Float32 | None = None) -> float:
     """By how much the log-odds of the weighted share of positive ones exceed those of :func:`fitted_rate`.
 
     A model that is fitted to weighted rows learns log-odds that are too high by that (King and Zeng 2001, section 4.1).
     """
-    weighted, rate = np.average(label, weights=weight.astype(np.float64)), fitted_rate(label, weight)
+    counts = weight.astype(np.float64) if importance is None else weight.astype(np.float64) * importance
+    weighted, rate = np.average(label, weights=counts), fitted_rate(label, weight, importance)
     return float(np.log(weighted / (1 - weighted)) - np.log(rate / (1 - rate)))
 
 
@@ -181,7 +188,7 @@ class _Rows:
 
     def __init__(self, label: Float32, score: Float32, threshold: float) -> None:
         self._label, self._score = label.astype(np.float64), score.astype(np.float64)
-        self._surprise = _surprise(label, score)
+        self._surprise = surprise(label, score)
         self._bins = np.searchsorted(_bins(score), np.arange(CALIBRATION_BINS + 1))  # where each bin begins
         self._ties = np.flatnonzero(np.diff(score, prepend=-1.0))  # where each distinct score begins
         self._called = int(np.searchsorted(score, threshold))  # the first row called positive
@@ -223,10 +230,11 @@ def _calibration(gaps: Float64, resampled: Float64) -> Measure:
     return Measure(value, low, high)
 
 
-def _surprise(label: Float32, score: Float32) -> Float64:
+def surprise(label: Float32, score: Float32) -> Float64:
+    """What each row adds to :func:`log_loss`, [n]; arguments as there."""
     p = np.clip(np.where(label == 1, score, 1 - score).astype(np.float64), LEAST, 1)
-    surprise: Float64 = -np.log(p)
-    return surprise
+    lost: Float64 = -np.log(p)
+    return lost
 
 
 def _ordered(positive: Float64, negative: Float64) -> float:

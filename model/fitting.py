@@ -1,6 +1,7 @@
 """Fitting: one loop that moves a network's weights towards examples, on one device or many. Called by :mod:`model.training`.
 
-One of the only three modules that import TensorFlow (the others are :mod:`model.network` and :mod:`model.training`).
+One of the four modules that import TensorFlow (the others are :mod:`model.devices`, :mod:`model.network` and
+:mod:`model.training`).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from model import checkpoint, network
+from model import checkpoint, devices, network
 from model.checkpoint import Checkpoint, Epoch, digest_of
 
 # isort: split
@@ -24,6 +25,7 @@ import tensorflow as tf
 from model.evaluation import log_loss, log_odds_shift
 from model.examples import Examples, ExamplesError
 from model.features import FeatureSpec, Float32
+from model.network import Known
 
 AVERAGING = 0.6  # how much of the average an epoch leaves as it was
 
@@ -66,6 +68,7 @@ def fit(
     validation: Examples | None = None,
     epochs: int | None = None,
     resume: Path | None = None,
+    learnt: Known | None = None,
 ) -> Fitted:
     """Fit ``model`` in place to ``fitting``, a row by its weight, telling ``report`` of each epoch.
 
@@ -74,22 +77,30 @@ def fit(
     average at the best epoch; without, leave that after ``epochs``. The state is kept in the file ``resume`` after each epoch; a call that
     finds one goes on from it and ends with the same weights, to the bit, as one that was never interrupted.
 
+    ``learnt`` says which embedding rows are kept though no example has them (:func:`model.network.continued`).
+
     One custom loop for one device and for many: call it, and build the model, inside the scope of a
     ``tf.distribute`` strategy (Keras 3's own ``fit`` fails under MultiWorkerMirroredStrategy). Each epoch leaves
-    out the few rows, other ones each time, that do not fill a batch, so that all batches have one shape.
+    out the few rows, other ones each time, that do not fill a batch, so that all batches have one shape. Several
+    processes each call it with the same arguments, and each goes on from a checkpoint of the same epoch.
 
     Raises :class:`~model.examples.ExamplesError` when no epoch has a log-loss, and
-    :class:`~model.checkpoint.CheckpointError` when ``resume`` is of another fit.
+    :class:`~model.checkpoint.CheckpointError` when ``resume`` is of another fit, or another process's differs.
     """
     last = settings.epochs if epochs is None else epochs
     weight, offset = _weights(fitting, balance=settings.balance)
-    loop = _Loop(model, spec, fitting, weight, offset, settings)
+    loop = _Loop(model, spec, fitting, weight, offset, settings, learnt)
     digest = digest_of([spec, settings, last, *model.get_weights(), *_arrays(fitting), *_arrays(validation)])
     found = checkpoint.read(resume, digest) if resume else None
     if found:
         loop.restore(found)
     start = Checkpoint(epochs=[], best_epoch=0, weights=[], average=[], optimizer=[], best_weights=[])
     state = found or start
+    if not devices.alike(digest_of([digest, len(state.epochs)])):
+        raise CheckpointError(
+            f"processes that share a fit have the same examples, settings and checkpoint; this one, at epoch "
+            f"{len(state.epochs)} of the fit {digest[:12]}…, and its peers have not; start the job again"
+        )
     began = time.monotonic()
     while len(state.epochs) < last and (
         validation is None or len(state.epochs) - state.best_epoch < settings.patience
@@ -100,7 +111,7 @@ def fit(
         average = _averaged(state.average, weights) if state.epochs else weights
         model.set_weights(average)
         if validation is not None:
-            loss = log_loss(validation.label, predict(model, spec, validation))
+            loss = devices.mean(log_loss(validation.label, predict(model, spec, validation)))
         kept = (each.validation_log_loss for each in state.epochs if each.best)
         better = loss is None or loss < min((each for each in kept if each is not None), default=np.inf)
         line = Epoch(
@@ -149,8 +160,10 @@ class _Loop:
         weight: Float32,
         offset: float,
         settings: Settings,
+        learnt: Known | None,
     ) -> None:
         self._model, self._fitting, self._settings = model, fitting, settings
+        self._learnt = learnt
         self._strategy = strategy = tf.distribute.get_strategy()
         self._size = size = _batch_size(len(fitting), settings.batch)
         self._steps = len(fitting) // size
@@ -189,7 +202,7 @@ class _Loop:
         keys = np.column_stack([np.full(steps, seed), number * steps + np.arange(steps)])
         batches = tf.data.Dataset.from_tensor_slices((order, keys)).map(self._batch).prefetch(4)
         losses = [self._step(batch) for batch in self._strategy.experimental_distribute_dataset(batches)]
-        network.read_unseen_as_missing(self._model, self._fitting.categorical)
+        network.read_unseen_as_missing(self._model, self._fitting.categorical, self._learnt)
         return float(np.mean(losses))
 
     def _batch(self, chosen: Any, key: Any) -> Any:
@@ -219,13 +232,18 @@ def _weights(fitting: Examples, *, balance: bool) -> tuple[Float32, float]:
 
     Weights, balanced ones above all, teach odds that are too high by a ratio. The logit is moved by its logarithm
     while fitting, and so learns the real odds: the prior correction of King and Zeng (2001, section 4.1), made
-    beforehand. They steer what is learnt best, not the level.
+    beforehand. They steer what is learnt best, not the level. Importance is no such weight: the share of positives among
+    rows that it makes look like others is those others' share, which is to be learnt.
     """
     weight = fitting.sample_weight / fitting.sample_weight.mean()
     if balance:
         rate = fitting.base_rate
         weight = (weight * np.where(fitting.label == 1, 0.5 / rate, 0.5 / (1 - rate))).astype(np.float32)
-    return weight, log_odds_shift(fitting.label, weight)
+    if fitting.importance is None:
+        return weight, log_odds_shift(fitting.label, weight)
+    offset = log_odds_shift(fitting.label, weight, fitting.importance)
+    weight = weight * fitting.importance
+    return (weight / weight.mean()).astype(np.float32), offset
 
 
 def _batch_size(rows: int, most: int) -> int:
@@ -241,4 +259,5 @@ def _averaged(average: checkpoint.Weights, weights: checkpoint.Weights) -> check
 def _arrays(examples: Examples | None) -> list[Any]:
     if examples is None:
         return []
-    return [examples.numeric, examples.categorical, examples.label, examples.sample_weight]
+    columns = [examples.numeric, examples.categorical, examples.label, examples.sample_weight]
+    return columns if examples.importance is None else [*columns, examples.importance]

@@ -1,6 +1,7 @@
 """The scoring network: numbers and category ids in, a probability out. Called by :mod:`model.training`.
 
-One of the only three modules that import TensorFlow (with :mod:`model.fitting` and :mod:`model.training`); workers score with
+One of the four modules that import TensorFlow (with :mod:`model.devices`, :mod:`model.fitting` and :mod:`model.training`);
+workers score with
 :mod:`model.scorer` instead. Everything between a logged feature and a score is in the graph (missing values,
 scaling, embeddings), so that training and serving cannot disagree. Only ops that LiteRT has built in are used.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from model.features import FeatureSpec, Float32, Int32
 from model.normalisation import Normalisation
@@ -26,6 +28,8 @@ os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
 import keras
 import tensorflow as tf
+
+Known = NDArray[np.bool_]  # which rows of the embedding table an earlier model had learnt
 
 # What saved models name our layers by; as `__module__`, too, or Keras adds this file's name to them.
 PACKAGE = "eddyline"
@@ -156,10 +160,10 @@ def build(
     return keras.Model(inputs, score, name="eddyline")
 
 
-def read_unseen_as_missing(model: Any, categorical: Int32) -> None:
+def read_unseen_as_missing(model: Any, categorical: Int32, learnt: Known | None = None) -> None:
     """Give the categories of ``model`` that are not among the ids ``categorical`` [n, C] the embedding of a missing one.
 
-    What they start with is chance, and training has no row to correct it by.
+    What they start with is chance, and training has no row to correct it by; unless an earlier model had ``learnt`` them.
     """
     if not categorical.shape[1]:
         return
@@ -167,9 +171,33 @@ def read_unseen_as_missing(model: Any, categorical: Int32) -> None:
     table, first = np.array(layer.table), 0
     for buckets, ids in zip(layer.buckets, categorical.T, strict=True):
         unseen = np.bincount(ids, minlength=buckets) == 0
+        if learnt is not None:
+            unseen &= ~learnt[first : first + buckets]
         table[first : first + buckets][unseen] = table[first]
         first += buckets
     layer.table.assign(table)
+
+
+def continued(model: Any, earlier: Any) -> Known | None:
+    """Give ``model``, new, the weights of ``earlier`` wherever layers of one name have weights of one shape.
+
+    But not the scaling of numbers: its ends are where the earlier model stops telling larger from smaller, and numbers may
+    have moved beyond them. On OULAD either scaling led to the same log-loss. Returns which rows of the embedding table
+    ``earlier`` had learnt, those unlike its missing one; None if it has no such table.
+    """
+    known = None
+    for layer in model.layers:
+        old = next((each for each in earlier.layers if each.name == layer.name), None)
+        if layer.name == "standardise" or old is None:
+            continue
+        if [w.shape for w in old.get_weights()] != [w.shape for w in layer.get_weights()]:
+            continue
+        layer.set_weights(old.get_weights())
+        if layer.name == "embedding" and tuple(layer.buckets) == tuple(old.buckets):
+            table, firsts = np.array(layer.table), layer._offsets
+            missing = np.repeat(table[firsts], layer.buckets, axis=0)
+            known = (table != missing).any(axis=1)
+    return known
 
 
 def inputs(spec: FeatureSpec, numeric: Float32, categorical: Int32) -> dict[str, Any]:

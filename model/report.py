@@ -29,11 +29,12 @@ from model.split import Parts, iso
 
 Array = NDArray[Any]
 
-NETWORK = "network"
+NETWORK, CHAMPION = "network", "champion"
 POINTS = 400  # of a curve; more would only make the file larger
 INK = "#767b86"  # readable on white and on black
 COLOURS = {
     NETWORK: "#2f7de1",
+    CHAMPION: "#c8334a",
     "boosting": "#e08a1e",
     "logistic": "#2ca58d",
     "heuristic": "#b05cc9",
@@ -59,7 +60,8 @@ SETTINGS: Any = {
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All that the report tells: of ``scores`` [n] of the validation rows, by model, and what they are worth.
 
-    ``slices`` holds the network's evaluation by feature and value; an empty ``ablation`` was not asked for.
+    ``slices`` holds the network's evaluation by feature and value; an empty ``ablation`` was not asked for. Beside the
+    network are its baselines, or the champion that it was to beat.
     """
 
     usecase: str
@@ -105,11 +107,11 @@ def _plots(found: Findings) -> dict[str, Markup]:
             lambda axes: _importance(axes, found.importance),
         ),
     }
-    return {name: _svg(size, draw) for name, (size, draw) in drawn.items()}
+    return {name: svg(size, draw) for name, (size, draw) in drawn.items()}
 
 
-def _svg(size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
-    """The drawing as an ``svg`` element; the figure belongs to no window, so nothing is left open."""
+def svg(size: tuple[float, float], draw: Callable[[Axes], None]) -> Markup:
+    """The drawing that ``draw`` makes, of ``size`` in inches, as an ``svg`` element; the figure belongs to no window, so nothing is left open."""
     with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.add_subplot()
@@ -144,7 +146,9 @@ def _dates(ms: Array) -> Array:
 
 def _reliability(axes: Axes, rows: Examples, scores: dict[str, Float32]) -> None:
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":")
-    for name in (NETWORK, "boosting", "logistic"):
+    for name in (NETWORK, CHAMPION, "boosting", "logistic"):
+        if name not in scores:
+            continue
         found = reliability(rows.label, scores[name])
         seen = found.weight > 0
         axes.plot(

@@ -40,7 +40,8 @@ _REPORTED = ("auc", "log_loss", "ece", "precision", "recall", "f1")
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
     """A ``live`` Keras model, and what is known of it from its twin ``model``, which never saw the validation part.
 
-    ``scores`` are [n] of the validation rows by name, ``evaluations`` by the same; ``network`` is the twin's.
+    ``scores`` are [n] of the validation rows by name, ``evaluations`` by the same; ``network`` is the twin's. ``reference``
+    are the rows that a monitor is to compare with; None for the validation rows.
     """
 
     live: Any
@@ -50,6 +51,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     scores: dict[str, Float32]
     evaluations: dict[str, Evaluation]
+    reference: Examples | None = None
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,13 +111,19 @@ def fit(
     tell: Report,
     *,
     checkpoint: Path | None = None,
+    start: Any | None = None,
+    name: str = "validated",
 ) -> tuple[Any, fitting.Fitted]:
-    """Fit a network to the fitting part alone, stopped by the validation part; it and what came of each epoch."""
-    model = _built(parts.fitting, spec, sizes, settings)
-    kept = checkpoint / "validated.npz" if checkpoint else None
-    return model, fitting.fit(
-        model, spec, parts.fitting, settings, tell, validation=parts.validation, resume=kept
+    """Fit a network to the fitting part alone, stopped by the validation part; it and what came of each epoch.
+
+    With ``start``, an earlier Keras model, from its weights on; ``name`` is the checkpoint's file.
+    """
+    model, learnt = _built(parts.fitting, spec, sizes, settings, start)
+    kept = checkpoint / f"{name}.npz" if checkpoint else None
+    found = fitting.fit(
+        model, spec, parts.fitting, settings, tell, validation=parts.validation, resume=kept, learnt=learnt
     )
+    return model, found
 
 
 def fit_live(
@@ -127,19 +135,27 @@ def fit_live(
     *,
     epochs: int,
     checkpoint: Path | None = None,
+    start: Any | None = None,
+    name: str = "live",
 ) -> Any:
-    """A network fitted to all of ``parts`` for so many ``epochs``; nothing is left that could judge it."""
-    model = _built(parts.whole, spec, sizes, settings)
-    kept = checkpoint / "live.npz" if checkpoint else None
-    fitting.fit(model, spec, parts.whole, settings, tell, epochs=epochs, resume=kept)
+    """A network fitted to all of ``parts`` for so many ``epochs``; nothing is left of them that could judge it.
+
+    ``start`` and ``name`` are as in :func:`fit`.
+    """
+    model, learnt = _built(parts.whole, spec, sizes, settings, start)
+    kept = checkpoint / f"{name}.npz" if checkpoint else None
+    fitting.fit(model, spec, parts.whole, settings, tell, epochs=epochs, resume=kept, learnt=learnt)
     return model
 
 
-def _built(rows: Examples, spec: FeatureSpec, sizes: usecase.Network, settings: Settings) -> Any:
+def _built(
+    rows: Examples, spec: FeatureSpec, sizes: usecase.Network, settings: Settings, start: Any | None
+) -> tuple[Any, network.Known | None]:
     with tf.distribute.get_strategy().scope():
         scaling = Normalisation.of(rows.numeric)
-        rate = fitted_rate(rows.label, rows.sample_weight)
-        return network.build(spec, sizes, scaling, base_rate=rate, seed=settings.seed)
+        rate = fitted_rate(rows.label, rows.sample_weight, rows.importance)
+        model = network.build(spec, sizes, scaling, base_rate=rate, seed=settings.seed)
+        return model, None if start is None else network.continued(model, start)
 
 
 def _evaluated(rows: Examples, score: Float32, threshold: float) -> Evaluation:
@@ -186,9 +202,46 @@ def golden_rows(trained: Trained, spec: FeatureSpec, seed: int) -> bundle.Golden
 def reference_rows(
     trained: Trained, spec: FeatureSpec, policy: usecase.Drift, seed: int
 ) -> reference.Reference:
-    """What the drift monitor compares with: of the validation rows, with the scores of the model that goes live."""
-    validation = trained.parts.validation
-    return reference.sample(validation, predict(trained.live, spec, validation), policy, seed)
+    """What the drift monitor compares with, with the scores of the model that goes live."""
+    rows = trained.parts.validation if trained.reference is None else trained.reference
+    return reference.sample(rows, predict(trained.live, spec, rows), policy, seed)
+
+
+def challenger(
+    twin: Any,
+    live: Any,
+    parts: Parts,
+    spec: FeatureSpec,
+    found: fitting.Fitted,
+    others: dict[str, Float32],
+    reference: Examples,
+) -> Trained:
+    """What a job made, to be written and reported: ``twin`` and ``others``' scores are measured on the validation part."""
+    scores = {NETWORK: predict(twin, spec, parts.validation), **others}
+    evaluations = {name: _evaluated(parts.validation, score, 0.5) for name, score in scores.items()}
+    return Trained(
+        live=live,
+        model=twin,
+        parts=parts,
+        epochs=found.epochs,
+        metrics=_metrics(parts, evaluations, found.epoch),
+        scores=scores,
+        evaluations=evaluations,
+        reference=reference,
+    )
+
+
+def alone(model: Any, spec: FeatureSpec, sizes: usecase.Network) -> Any:
+    """A copy of ``model`` that belongs to no strategy, and so can be saved and exported by one process alone."""
+    scaling = Normalisation.of(np.zeros((1, len(spec.numeric)), np.float32))
+    copy = network.build(spec, sizes, scaling)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def earlier(directory: Path) -> Any:
+    """The Keras model of the bundle at ``directory``, to go on from."""
+    return network.keras.saving.load_model(directory / bundle.KERAS, compile=False)
 
 
 def write(
@@ -232,14 +285,30 @@ def run(order: Order, tell: Report) -> dict[str, float]:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     write(trained, case, order.out, version=order.version, created=created, seed=settings.seed)
     if order.report:
-        page = report.html(findings(trained, case, order, settings, created))
+        told = findings(
+            trained,
+            case,
+            settings,
+            version=order.version,
+            created=created,
+            threshold=order.threshold,
+            ablation=order.ablation,
+        )
+        page = report.html(told)
         order.report.parent.mkdir(parents=True, exist_ok=True)
         order.report.write_text(page, encoding="utf-8")
     return trained.metrics
 
 
 def findings(
-    trained: Trained, case: usecase.UseCase, order: Order, settings: Settings, created: str
+    trained: Trained,
+    case: usecase.UseCase,
+    settings: Settings,
+    *,
+    version: str,
+    created: str,
+    threshold: float = 0.5,
+    ablation: bool = False,
 ) -> report.Findings:
     """All that the report tells; what each feature is worth is found out here."""
     spec, parts = feature_spec(case), trained.parts
@@ -247,7 +316,7 @@ def findings(
     rng = np.random.default_rng(settings.seed)
     columns = {category.name: rows.categories[:, j] for j, category in enumerate(spec.categorical)}
     sliced = {
-        name: by_slice(column, rows.label, score, rows.user, order.threshold, rng)
+        name: by_slice(column, rows.label, score, rows.user, threshold, rng)
         for name, column in columns.items()
         if name in case.quality.slices
     }
@@ -262,14 +331,14 @@ def findings(
 
     return report.Findings(
         usecase=case.name,
-        version=order.version,
+        version=version,
         created=created,
-        threshold=order.threshold,
+        threshold=threshold,
         parts=parts,
         epochs=trained.epochs,
         scores=trained.scores,
         evaluations=trained.evaluations,
         slices=sliced,
         importance=analysis.importance(scorer, rows, spec, rng),
-        ablation=analysis.ablation(refitted, case, parts, score, settings.seed) if order.ablation else [],
+        ablation=analysis.ablation(refitted, case, parts, score, settings.seed) if ablation else [],
     )

@@ -29,7 +29,7 @@ def main(parent: int, command: Sequence[str]) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before that
         sys.exit(f"retrain.child: the process {parent} that started this has ended")
-    os.execvp(command[0], command)  # noqa: S606  # a shell would come between
+    os.execvp(command[0], list(command))  # noqa: S606  # a shell would come between
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import msgspec
 
 from deploy.release import Release, Role
 from model.usecase import Retrain, UseCase
-from retrain.request import Record, RetrainRequest, State, Trigger, Weighting
+from retrain.request import PEOPLE, Record, RetrainRequest, State, Trigger, Weighting
 from retrain.verdicts import SINGLE, Action, Kind, Verdict
 
 # Times the drift policy's `labels` that must be known since a drift under which the model was kept, before it is worth
@@ -24,8 +24,10 @@ ENOUGH = 10
 DAY = 86_400_000  # ms
 TEXT = 120  # characters of an id, at most
 
-OPEN = frozenset({State.WAITING, State.BLOCKED, State.RUNNING})
-PEOPLE = frozenset({Trigger.HAND, Trigger.PROGRAM})
+TIMES = 4  # that a verdict asks in all, each time with twice the labels of the time before
+
+PENDING = frozenset({State.WAITING, State.BLOCKED})  # decided on again
+OPEN = PENDING | {State.RUNNING}
 
 
 class Called(msgspec.Struct, frozen=True):
@@ -44,9 +46,11 @@ class Decision(msgspec.Struct, frozen=True):
 
 
 class Situation(msgspec.Struct, frozen=True, kw_only=True):
-    """What a decision depends on. ``records`` are the last ones of all requests, ``labels`` what is known since the request's
-    ``since`` (None: it could not be counted), ``faults`` the open data faults of the live model, ``scale`` what a second of
-    training costs in seconds of the budget: devices at work.
+    """What a decision depends on.
+
+    ``records`` are the last ones of all requests, ``labels`` what is known since the request's ``since`` (None: it could
+    not be counted), ``faults`` the open data faults of the live model, ``scale`` what a second of training costs in
+    seconds of the budget: devices at work.
     """
 
     now: int
@@ -101,14 +105,15 @@ def _kept(verdict: Verdict) -> bool:
     return told and verdict.response.action is Action.KEEP
 
 
-def scheduled(now: int, release: Release, records: Iterable[Record], policy: Retrain) -> RetrainRequest | None:
-    """The calendar's request, if the live model has been so for ``every`` and it was not asked for in this period."""
+def scheduled(
+    now: int, live: str, promoted: int, records: Iterable[Record], policy: Retrain
+) -> RetrainRequest | None:
+    """The calendar's request, once the model ``live``, since ``promoted``, is as old as ``every``; one a period at most."""
     if policy.every is None:
         return None
     every = round(policy.every * 1000)
     wanted = f"schedule-{now // every}"
-    trained = max((each.ended or 0 for each in records if each.version), default=0)
-    if now - trained < every or any(each.request.id == wanted for each in records):
+    if now - promoted < every or any(each.request.id == wanted for each in records):
         return None
     return RetrainRequest(
         id=wanted,
@@ -116,8 +121,35 @@ def scheduled(now: int, release: Release, records: Iterable[Record], policy: Ret
         reason=f"every {lasting(policy.every)}",
         by="schedule",
         asked=now,
-        model="" if release.live is None else release.live.version,
+        model=live,
     )
+
+
+def again(record: Record) -> RetrainRequest | None:
+    """The next request of a verdict that led to no new model: what few labels do not tell, twice as many may.
+
+    The monitor does not ask again: it compares with the new data from then on.
+    """
+    request = record.request
+    if request.trigger is not Trigger.VERDICT or record.state not in _VAIN:
+        return None
+    first, time = first_id(request), _time(request) + 1
+    if time > TIMES:
+        return None
+    return msgspec.structs.replace(request, id=f"{first}{_AGAIN}{time}", labels=2 * (record.labels or 0))
+
+
+_AGAIN = ".again-"
+_VAIN = {State.KEPT, State.FAILED, State.ROLLED_BACK}
+
+
+def first_id(request: RetrainRequest) -> str:
+    """The id of the request that ``request`` is or repeats."""
+    return request.id.partition(_AGAIN)[0]
+
+
+def _time(request: RetrainRequest) -> int:
+    return int(request.id.partition(_AGAIN)[2] or 1)
 
 
 def _plain(text: str) -> str:
@@ -140,7 +172,9 @@ def decide(request: RetrainRequest, situation: Situation, case: UseCase) -> Deci
         named = ", ".join(situation.faults)
         return Decision(
             State.BLOCKED,
-            (f"the data is at fault ({named}): a model would learn that; correct the producer, then it goes on",),
+            (
+                f"the data is at fault ({named}): a model would learn that; correct the producer, then it goes on",
+            ),
         )
     later = list(_later(request, situation, case.retrain))
     if later:
@@ -167,8 +201,10 @@ def _against(request: RetrainRequest, situation: Situation) -> Iterable[str]:
 
 
 def _same(request: RetrainRequest, other: RetrainRequest) -> bool:
-    """Whether both ask for the same training; verdicts on different episodes never do."""
+    """Whether both ask for the same training; verdicts on different episodes never do, nor who cannot wait."""
     if request.trigger is Trigger.VERDICT or other.trigger is Trigger.VERDICT:
+        return False
+    if request.urgent and not other.urgent:
         return False
     mine, its = request.trigger in PEOPLE, other.trigger in PEOPLE
     return (mine, request.weighting, request.since) == (its, other.weighting, other.since)

@@ -38,13 +38,12 @@ class GiveUp(msgspec.Struct, frozen=True):
 
 def look(seen: Seen, state: JobState | None, beat: Heartbeat | None, now: float) -> Seen:
     """``seen`` after another look, at ``now``. ``state`` is None while the backend does not answer."""
-    fresh = beat is not None and beat != seen.beat
-    waits = beat is None or beat.phase is Phase.STARTING
-    if state is JobState.RUNNING and seen.changed is None:
-        fresh = True  # that it runs is a sign of life too, once
+    works = beat is not None and beat.phase is not Phase.STARTING
+    first = state is JobState.RUNNING and seen.changed is None  # that it runs is a sign of life, once
+    fresh = first or (beat is not None and beat != seen.beat)
     return Seen(
         submitted=seen.submitted,
-        began=now if seen.began is None and not waits else seen.began,
+        began=now if seen.began is None and works else seen.began,
         changed=now if fresh else seen.changed,
         beat=beat or seen.beat,
     )

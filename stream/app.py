@@ -23,13 +23,13 @@ from faust.types.auth import CredentialsT
 
 from deploy import metrics
 from deploy.dead_letters import Headers, dead_letter
+from deploy.live import Source
 from deploy.settings import Settings, password, ssl_context
 from deploy.topics import SENT, state_changelog
 from model.usecase import UseCase
 from stream import transport
 from stream.engine import Engine, Processed
 from stream.events import BadRecord, Record
-from stream.scoring import Scorer
 from stream.table import StateStore, StateTable, raw_schema
 from stream.telemetry import Telemetry
 
@@ -48,8 +48,11 @@ class App(faust.App):
     run_wait_s: float = 0.0
 
 
-def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, partitions: int) -> App:
-    """The worker's app for ``usecase``; ``partitions`` is what the events topic has, and every topic exists."""
+def create_app(settings: Settings, usecase: UseCase, source: Source, partitions: int) -> App:
+    """The worker's app for ``usecase``; ``source`` has what scores, ``partitions`` is what the events topic has.
+
+    Every topic exists.
+    """
     transport.register()
     kafka, topics, engine = settings.kafka, settings.topics, settings.engine
     brokers = ";".join(
@@ -87,7 +90,7 @@ def create_app(settings: Settings, usecase: UseCase, scorer: Scorer | None, part
     table = StateTable(
         app, usecase, partitions, events=topics.events, changelog=changelog, max_open=engine.max_open
     )
-    worker = Worker(app, table, Engine(usecase, settings.events, scorer), Telemetry(usecase), settings)
+    worker = Worker(app, table, Engine(usecase, settings.events, source), Telemetry(usecase), settings)
     app.agent(app.topic(topics.events, schema=raw_schema()), name="events")(worker.consume)
     app.timer(interval=1.0)(worker.report)
     app.timer(interval=SWEEP_S)(worker.evict)
@@ -105,7 +108,6 @@ class Worker:
         self._changelog = state_changelog(settings.engine.id)
         self._rows_sent: dict[int, asyncio.Task[None]] = {}  # by partition, the last run's
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)  # by partition
-        self._failures = 0
 
     @property
     def _store(self) -> StateStore:
@@ -203,8 +205,7 @@ class Worker:
         store = self._store
         self._telemetry.held(store.partitions.values())
         metrics.RESTORED.set(store.restored)
-        metrics.SCORING_FAILURES.inc(self._engine.scoring_failures - self._failures)
-        self._failures = self._engine.scoring_failures
+        self._telemetry.scored(self._engine.scoring)
 
     async def evict(self) -> None:
         """Forget idle profiles, with a tombstone each."""
@@ -261,11 +262,18 @@ def _credentials(settings: Settings) -> CredentialsT | None:
     return None if context is None else faust.SSLCredentials(context)
 
 
-def run(app: App) -> None:
-    """Run the worker until a signal or an error; exits with 1 after an error."""
-    # A batch makes tens of thousands of objects and drops them all, without cycles: the collector, at its default
-    # of every 700, would walk everything that lives here (14 % of the worker's time as measured).
+def settle() -> None:
+    """Keep Python's garbage collector off what lives here now, and let it run seldom.
+
+    A batch makes tens of thousands of objects and drops them all, without cycles: the collector, at its default of every
+    700, would walk everything that lives here (14 % of the worker's time as measured).
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
+
+
+def run(app: App) -> None:
+    """Run the worker until a signal or an error; exits with 1 after an error."""
+    settle()
     faust.Worker(app, loglevel="WARNING", quiet=True).execute_from_commandline()

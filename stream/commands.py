@@ -11,27 +11,35 @@ import click
 from deploy.command import EXISTING, FOLDER, Configured, check_writable, declared_at, scorer_of, stop
 
 
-@click.command(cls=Configured, groups=("kafka", "topics", "engine", "events"))
+@click.command(cls=Configured, groups=("kafka", "topics", "engine", "events", "registry"))
 @click.argument("usecase", type=EXISTING)
 @click.option(
     "--model",
     type=FOLDER,
-    help="model bundle to score with; none: priors",
+    help="score with this bundle and no other; without it, with what the registry says is live, or priors",
 )
 def worker(usecase: Path, model: Path | None, settings: Any) -> None:
     """Read events, keep profiles, score decisions. Start as many as the events topic has partitions."""
     declared = declared_at(usecase)
-    from deploy import metrics, topics
+    from deploy import follower, live, metrics, topics
     from stream import app as stream_app
 
     try:
         partitions = topics.check(settings)
     except topics.TopicError as error:
         stop(error)
-    scorer = None if model is None else scorer_of(model, declared)
     if settings.engine.metrics_port:
         metrics.serve(settings.engine.metrics_port)
-    stream_app.run(stream_app.create_app(settings, declared, scorer, partitions))
+    if model is not None:
+        source = live.fixed(scorer_of(model, declared))
+        stream_app.run(stream_app.create_app(settings, declared, source, partitions))
+        return
+    # The first look comes before the group is joined: a worker's first event is scored by what is live.
+    following = follower.follow(settings, declared)
+    try:
+        stream_app.run(stream_app.create_app(settings, declared, following.source, partitions))
+    finally:
+        following.stop()
 
 
 @click.command(cls=Configured, groups=("kafka", "topics", "engine"))

@@ -1,7 +1,8 @@
-"""The demo: one machine, nothing installed, the whole main job on real data in about two minutes.
+"""The demo: one machine, nothing installed, the whole loop on real data in a few minutes.
 
-``eddyline demo`` converts the sample, trains a first model on its first presentation in a process of its own, then
-starts an embedded broker and a worker, streams the rest in event-time order, and shows what the worker reports.
+``eddyline demo`` converts the sample, trains a first model on its first presentation, and starts an embedded broker with
+worker, sink, monitor and trainer. It streams the rest in event-time order, shows what the processes report, and ends with
+the chronicle of what happened, in which the frozen first model stands beside what was served.
 """
 
 from __future__ import annotations
@@ -9,66 +10,37 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import math
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
+import numpy as np
 import pyarrow.parquet as pq
-from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from deploy.broker import EmbeddedBroker
-from deploy.settings import Engine, Events, Kafka, Settings
-from deploy.topics import plans
+from deploy.settings import Events
+from model.features import feature_spec
+from model.split import iso
 from model.usecase import UseCase
+from stream import chronicle, demo_view
+from stream.chronicle import Chronicle, ChronicleError, Quality
+from stream.demo_system import PROCESSES, DemoError, Report, System, started, step
 from stream.files import key_of, lines, merged, survey
 from stream.producer import EventProducer
 from stream.replay import Replay, examples_of
 
 # The embedded broker keeps about 5 MiB a partition: what is not read by then is gone.
-AHEAD = 40_000  # records sent and not yet read
-START_S = 60.0
+AHEAD = 40_000  # events sent and not yet read
+SAMPLES_AHEAD = 1000  # samples written and not yet watched
+QUIET_S = 6.0  # without anything new from monitor and trainer, after the last event, and the demo ends
+LATEST = 4000  # decisions that the quality shown is of
+LOOK_S = 4.0  # between looks at the example log
 MARKER = ".eddyline-demo"  # in a folder that a demo wrote, and may empty
-FIRST = "2013B"  # the presentation that the first model learns from
-
-
-class DemoError(RuntimeError):
-    """A step of the demo failed; the text says which, and where its log is."""
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What the worker's metrics say."""
-
-    counts: dict[str, float]  # by sample name and labels, as exposed
-
-    def total(self, name: str) -> float:
-        """The sum over the labels of ``name``."""
-        return sum(value for key, value in self.counts.items() if key.partition("{")[0] == name)
-
-    def buckets(self, name: str) -> list[tuple[float, float]]:
-        """(upper bound, observations up to it) of the histogram ``name``."""
-        prefix = f"{name}_bucket{{"
-        return sorted(
-            (float(key[len(prefix) : -1]), n) for key, n in self.counts.items() if key.startswith(prefix)
-        )
-
-    def quantile(self, name: str, q: float) -> float:
-        """The upper bound of the bucket that holds quantile ``q`` of the histogram ``name``; NaN for none."""
-        buckets = self.buckets(name)
-        if not buckets or not buckets[-1][1]:
-            return float("nan")
-        return next(bound for bound, n in buckets if n >= q * buckets[-1][1])
+FIRST, VERSION = "2013B", "first"  # the presentation that the first model learns from, and its version
 
 
 def run(
@@ -76,7 +48,7 @@ def run(
 ) -> None:
     """Run the demo of the ``example`` folder, keeping its files in ``directory``.
 
-    At most ``limit`` events are streamed, at most ``rate`` a second.
+    At most ``limit`` events are streamed, at most ``rate`` a second. Raises :class:`DemoError`.
     """
     console = Console()
     begin = time.monotonic()
@@ -97,10 +69,117 @@ def run(
     say(f"replayed {FIRST}: {len(examples):,} decisions with a label, {positive:.1%} of them positive")
     metrics = _train(declared_at, directory)
     say(f"trained the first model: AUC {metrics['auc']:.3f} on the later quarter of {FIRST}")
-    with _streaming(declared_at, directory) as (settings, port, worker):
-        say("an embedded broker and a worker are up; streaming the rest in order of event time")
-        _stream(console, settings, port, worker, itertools.islice(lines(rest), limit), rate)
-    say(f"done; scores, model and logs of this run are in {directory}/")
+    model = directory / "model"
+    with started(declared_at.resolve(), directory.resolve(), model.resolve(), VERSION) as system:
+        say(
+            "released it; worker, sink, monitor and trainer are up on an embedded broker; now the rest, in order of event time"
+        )
+        _Streaming(console, system, usecase, model).run(itertools.islice(lines(rest), limit), rate)
+        told = chronicle.gather(usecase, system.settings)
+    page = directory / "chronicle.html"
+    page.write_text(chronicle.html(told, datetime.now(UTC).isoformat(timespec="seconds")), encoding="utf-8")
+    _tell(told, say)
+    say(f"the chronicle of it all is {page}; models, examples and logs are beside it")
+
+
+def _tell(told: Chronicle, say: Callable[[str], None]) -> None:
+    """What came of it, in lines."""
+    for verdict in told.verdicts:
+        say(
+            f"{iso(verdict['alarmed'])[:10]}  {verdict['kind']} drift of model {verdict['model']}: {verdict['response']['action']}"
+        )
+    for each in told.retrains:
+        say(f"retrain asked by {each['request']['trigger']}: {each['state']}; {'; '.join(each['reasons'])}")
+    since = told.since
+    for release in told.releases:
+        if release.number in since and release.live is not None:
+            say(f"{iso(since[release.number])[:10]}  model {release.live.version} live: {release.change}")
+    found = chronicle.quality(told.decisions)
+    say(
+        f"log-loss of {found.decisions:,} decisions: {found.served:.4f} served, {found.frozen:.4f} had the first model stayed"
+    )
+
+
+class _Streaming:
+    """Streams events no faster than the processes keep up, and shows what they report."""
+
+    def __init__(self, console: Console, system: System, usecase: UseCase, model: Path) -> None:
+        self._console, self._system, self._usecase, self._model = console, system, usecase, model
+        self._sent = 0
+        self._reports = {name: Report({}) for name in PROCESSES}
+        self._quality: Quality | None = None
+        self._date = ""
+        self._looked = self._moved = self._begin = time.monotonic()
+        self._speed = (self._begin, 0.0, 0.0)  # when, records read then, records a second
+
+    def run(self, values: Iterator[bytes], rate: float) -> None:
+        """Send ``values``, at most ``rate`` a second; returns once monitor and trainer have nothing more to do."""
+        exhausted, allowed, at = False, 0.0, time.monotonic()
+        before: tuple[float, ...] = ()
+        with (
+            Live(console=self._console, refresh_per_second=4) as live,
+            EventProducer(self._system.settings) as producer,
+        ):
+            while True:
+                self._look()
+                now, state = time.monotonic(), self._progress()
+                if state != before:
+                    before, self._moved = state, now
+                held = self._held()
+                if held:
+                    at = now
+                allowed, at = min(allowed + (now - at) * rate, 2 * rate), now
+                batch = [] if held else list(itertools.islice(values, int(min(allowed, self._room(), 5000))))
+                for value in batch:
+                    producer.send_encoded(key_of(value), value)
+                self._sent += len(batch)
+                allowed -= len(batch)
+                exhausted = exhausted or (not batch and not held and allowed >= 1 and self._room() >= 1)
+                live.update(self._view())
+                if exhausted and not held and now - self._moved > QUIET_S:
+                    return
+                if not batch:
+                    time.sleep(0.1)
+
+    def _room(self) -> float:
+        """Events that may be sent before the broker would forget some, or samples of theirs, unread."""
+        worker, monitor = self._reports["worker"], self._reports["monitor"]
+        samples = worker.total("eddyline_samples_total") - monitor.total("eddyline_monitor_samples_total")
+        return 0 if samples > SAMPLES_AHEAD else AHEAD - (self._sent - worker.total("eddyline_records_total"))
+
+    def _held(self) -> bool:
+        """Whether the stream waits for a job: months would pass while it trains for half a minute."""
+        return self._reports["trainer"].by("eddyline_retrain_state", "state").get("running", 0) > 0
+
+    def _progress(self) -> tuple[float, ...]:
+        names = (
+            ("worker", "eddyline_records_total"),
+            ("monitor", "eddyline_monitor_samples_total"),
+            ("monitor", "eddyline_drift_verdicts_total"),
+            ("trainer", "eddyline_releases_total"),
+            ("trainer", "eddyline_retrain_progress"),
+        )
+        return tuple(self._reports[process].total(name) for process, name in names)
+
+    def _look(self) -> None:
+        self._system.check()
+        for name in self._reports:
+            self._reports[name] = self._system.report(name) or self._reports[name]
+        now = time.monotonic()
+        if now - self._speed[0] > 0.5:
+            read = self._reports["worker"].total("eddyline_records_total")
+            self._speed = now, read, (read - self._speed[1]) / (now - self._speed[0])
+        if now - self._looked > LOOK_S:
+            self._looked = now
+            with contextlib.suppress(ChronicleError):  # nothing has matured yet
+                spec = feature_spec(self._usecase)
+                known = chronicle.read_decisions(self._system.settings.sink.log, spec, self._model)
+                self._quality = chronicle.quality(known, slice(-LATEST, None))
+                self._date = iso(int(np.max(known.time)))[:10]
+
+    def _view(self) -> Table:
+        elapsed = time.monotonic() - self._begin
+        return demo_view.table(self._reports, self._sent, self._speed[2], elapsed, self._quality, self._date)
 
 
 def _make_empty(directory: Path) -> None:
@@ -117,192 +196,16 @@ def _presentations(example: Path) -> set[str]:
 
 
 def _convert(example: Path, out: Path, presentations: str, directory: Path) -> None:
-    module = f"{example.resolve().parent.name}.{example.resolve().name}.convert"
-    _step(
-        "converting",
-        [
-            sys.executable,
-            "-m",
-            module,
-            str((example / "data").resolve()),
-            str(out.resolve()),
-            "--presentations",
-            presentations,
-        ],
-        directory,
-        cwd=example.resolve().parent.parent,
-    )
+    home = example.resolve()
+    module = f"{home.parent.name}.{home.name}.convert"
+    options = [str(home / "data"), str(out.resolve()), "--presentations", presentations]
+    step("converting", [module, *options], directory, cwd=home.parent.parent)
 
 
 def _train(declared_at: Path, directory: Path) -> dict[str, float]:
     bundle = directory / "model"
-    _step(
-        "training",
-        [
-            *(sys.executable, "-m", "eddyline", "train", str(declared_at)),
-            *(str(directory / "examples.parquet"), "--out", str(bundle), "--version", "1"),
-            *("--report", str(directory / "report.html")),
-        ],
-        directory,
-    )
+    files = [str(declared_at), str(directory / "examples.parquet"), "--out", str(bundle)]
+    report = ["--report", str(directory / "report.html")]
+    step("training", ["eddyline", "train", *files, "--version", VERSION, *report], directory)
     metrics: dict[str, float] = json.loads((bundle / "manifest.json").read_text())["metrics"]
     return metrics
-
-
-def _step(name: str, command: list[str], directory: Path, cwd: Path | None = None) -> None:
-    log = directory / f"{name}.log"
-    with log.open("ab") as file:
-        code = subprocess.run(command, stdout=file, stderr=file, cwd=cwd, check=False).returncode
-    if code:
-        raise DemoError(f"{name} failed with exit code {code}; see {log}")
-
-
-@contextlib.contextmanager
-def _streaming(declared_at: Path, directory: Path) -> Iterator[tuple[Settings, int, subprocess.Popen[bytes]]]:
-    """An embedded broker and a worker on it; both end with the block."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    broker = EmbeddedBroker()
-    settings = Settings(
-        kafka=Kafka(bootstrap_servers=broker.bootstrap_servers), engine=Engine(id="demo", metrics_port=port)
-    )
-    broker.create([plan.name for plan in plans(settings)])
-    log = directory / "worker.log"
-    command = [
-        sys.executable,
-        "-m",
-        "eddyline",
-        "worker",
-        str(declared_at),
-        "--model",
-        str(directory / "model"),
-    ]
-    command += ["--kafka-bootstrap-servers", broker.bootstrap_servers]
-    command += ["--engine-id", "demo", "--engine-metrics-port", str(port)]
-    with log.open("ab") as file:
-        # In a group of its own: Ctrl-C is for us, who then stop it in order.
-        worker = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
-    try:
-        deadline = time.monotonic() + START_S
-        while _report(port) is None:
-            if worker.poll() is not None or time.monotonic() > deadline:
-                raise DemoError(f"the worker did not start; see {log}")
-            time.sleep(0.2)
-        yield settings, port, worker
-    finally:
-        worker.send_signal(signal.SIGTERM)
-        try:
-            worker.wait(15)
-        except subprocess.TimeoutExpired:
-            worker.kill()
-
-
-def _stream(
-    console: Console,
-    settings: Settings,
-    port: int,
-    worker: subprocess.Popen[bytes],
-    values: Iterator[bytes],
-    rate: float,
-) -> None:
-    sent = 0
-    begin = time.monotonic()
-    report = _report(port) or Report({})
-    with Live(console=console, refresh_per_second=4) as live, EventProducer(settings) as producer:
-        shown = (begin, 0.0, 0.0)  # when, records read then, records a second
-        exhausted = False
-        while not exhausted or report.total("eddyline_records_total") < sent:
-            room = AHEAD - (sent - int(report.total("eddyline_records_total")))
-            room = min(room, int((time.monotonic() - begin) * rate) - sent)
-            batch = list(itertools.islice(values, max(0, min(room, 5000))))
-            for value in batch:
-                producer.send_encoded(key_of(value), value)
-            sent += len(batch)
-            exhausted = exhausted or (not batch and room > 0)
-            if not batch:
-                time.sleep(0.05)
-            report = _report(port) or report
-            if worker.poll() is not None:
-                raise DemoError("the worker ended; see worker.log in the demo's directory")
-            now = time.monotonic()
-            if now - shown[0] > 0.5:
-                read = report.total("eddyline_records_total")
-                shown = (now, read, (read - shown[1]) / (now - shown[0]))
-            live.update(_view(report, sent, shown[2], now - begin))
-        elapsed = time.monotonic() - begin
-        time.sleep(1.2)  # the worker refreshes its gauges once a second
-        report = _report(port) or report
-        live.update(_view(report, sent, sent / elapsed, elapsed))
-
-
-def _view(report: Report, sent: int, speed: float, elapsed: float) -> Table:
-    table = Table(title=f"Eddyline: {elapsed:.0f} s of streaming", show_header=False, min_width=76)
-    table.add_column(style="bold")
-    table.add_column()
-    table.add_row(
-        "events", f"{report.total('eddyline_records_total'):,.0f} of {sent:,} sent   {speed:,.0f}/s"
-    )
-    table.add_row(
-        "profiles",
-        f"{report.total('eddyline_profiles'):,.0f} people, {report.total('eddyline_profile_bytes') / 2**20:.1f} MiB",
-    )
-    models = {
-        key.partition('model="')[2].rstrip('"}'): value
-        for key, value in report.counts.items()
-        if key.startswith("eddyline_decisions_total{")
-    }
-    by = ", ".join(f"{value:,.0f} by model {name}" for name, value in models.items())
-    table.add_row("decisions", by or "none yet")
-    table.add_row("scores", _sparkline(report))
-    table.add_row(
-        "event to score",
-        f"half within {report.quantile('eddyline_event_to_score_seconds', 0.5) * 1000:.0f} ms, "
-        f"99 % within {report.quantile('eddyline_event_to_score_seconds', 0.99) * 1000:.0f} ms",
-    )
-    matured = report.total("eddyline_examples_total")
-    auc = next(
-        (
-            value
-            for key, value in report.counts.items()
-            if key.startswith('eddyline_quality_auc{model="1",slice=""')
-        ),
-        float("nan"),
-    )
-    known = f"{matured:,.0f} decisions with a label" + (
-        "" if math.isnan(auc) else f"; AUC of the latest {auc:.3f}"
-    )
-    table.add_row("outcomes", known)
-    bad = {
-        key.partition('reason="')[2].rstrip('"}'): value
-        for key, value in report.counts.items()
-        if key.startswith("eddyline_dead_letters_total{")
-    }
-    table.add_row("dead letters", ", ".join(f"{value:.0f} {name}" for name, value in bad.items()) or "none")
-    return table
-
-
-def _sparkline(report: Report) -> Text:
-    """The score distribution from 0 to 1 as a bar a twentieth."""
-    counts = [n for _, n in report.buckets("eddyline_score")][:20]
-    each = [after - before for before, after in itertools.pairwise([0.0, *counts])]
-    top = max(each, default=0)
-    bars = "".join("▁▂▃▄▅▆▇█"[round(7 * n / top)] for n in each) if top else "none yet"
-    return Text(f"0 {bars} 1" if top else bars)
-
-
-def _report(port: int) -> Report | None:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=2) as answer:
-            text = answer.read().decode()
-    except OSError:
-        return None
-    counts: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if "le" in sample.labels:
-                counts[f"{sample.name}{{{sample.labels['le']}}}"] = sample.value
-            else:
-                labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
-                counts[sample.name + (f"{{{labels}}}" if labels else "")] = sample.value
-    return Report(counts)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import msgspec
 
+from deploy.live import Source
 from deploy.settings import Events
 from model.usecase import UseCase
 from stream.events import BadRecord, Decoder, Reason, Record
 from stream.feedback import Joined
-from stream.scoring import Score, Scorer, Scoring
+from stream.scoring import Score, Scoring
 from stream.state import State
 
 STAGES = ("decode", "fold", "score", "encode", "join")
@@ -46,15 +47,10 @@ class Processed(msgspec.Struct, frozen=True):
 class Engine:
     """Decodes, folds, scores and joins runs of one use case, one run at a time."""
 
-    def __init__(self, usecase: UseCase, limits: Events, scorer: Scorer | None) -> None:
+    def __init__(self, usecase: UseCase, limits: Events, source: Source) -> None:
         self._decode = Decoder(usecase, limits.max_bytes, int(limits.max_skew_s * 1000))
-        self._scoring = Scoring(usecase, scorer)
+        self.scoring = Scoring(usecase, source)
         self._guard = BadShare(limits.max_bad_ratio, limits.bad_window)
-
-    @property
-    def scoring_failures(self) -> int:
-        """Batches that the model failed on."""
-        return self._scoring.failures
 
     def process(self, state: State, records: Sequence[Record], now_ms: int) -> Processed:
         """Process ``records``, at least one, of the partition that ``state`` belongs to, at wall clock ``now_ms``.
@@ -69,7 +65,7 @@ class Engine:
         moments.append(time.perf_counter())
         events = [columns.events[position] for position in folded.decisions]
         scores = (
-            self._scoring(events, folded.features, columns.times[folded.decisions], folded.offsets)
+            self.scoring(events, folded.features, columns.times[folded.decisions], folded.offsets)
             if events
             else []
         )

@@ -38,12 +38,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.live import PRIOR
 from model.usecase import Decision, UseCase
 from stream.events import Columns, Event
 from stream.layout import NEVER
 from stream.pending import Held, Mark, Open, Shelf, Subject
 from stream.sampling import Sampling
-from stream.scoring import PRIOR, Score
+from stream.scoring import Score
 
 PREFIX = b"\xff"  # never a byte of UTF-8, so no user's key begins with it
 MARK = PREFIX + b"m"

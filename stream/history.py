@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.live import Scorer
 from deploy.settings import Events
 from model.example_log import ExampleLog
 from model.usecase import UseCase
 from stream.engine import Processed
 from stream.files import merged, survey
 from stream.replay import Replay, Summary, Tally, examples_of
-from stream.scoring import Scorer
 
 FLUSH_EXAMPLES = 500_000  # examples held before they are written, about 1.5 kB each
 

@@ -18,7 +18,9 @@ from model.usecase import UseCase
 from stream.pending import Open
 
 BINS = 200  # of the score, for the AUC: off by at most the share of pairs within one bin
-MODELS = 4  # versions measured at once; of more, the one longest without a decision is forgotten
+# Versions measured at once; of more, the one longest without a decision is forgotten. The live one, the one beside, and
+# those before whose decisions are still open, or priors.
+MODELS = 6
 VALUES = 20  # of a slice; further ones are measured together
 OTHER = "other"
 

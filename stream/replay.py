@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from deploy.live import Scorer, fixed
 from deploy.settings import Events
 from model.evaluation import MISSING, auc, calibration_error, log_loss
 from model.examples import Example, table_of
@@ -24,7 +25,6 @@ from model.usecase import UseCase
 from stream.engine import Engine, Processed
 from stream.feedback import Outcomes, Untracked
 from stream.files import FileRecord, key_of
-from stream.scoring import Scorer
 from stream.state import State
 
 UNBOUNDED = 1 << 62  # a replay tracks every decision
@@ -37,13 +37,13 @@ class Replay:
     """One pass over a history, as one partition whose offsets number the events from 0."""
 
     def __init__(self, usecase: UseCase, limits: Events, scorer: Scorer | None) -> None:
-        self._engine = Engine(usecase, limits, scorer)
+        self._engine = Engine(usecase, limits, fixed(scorer))
         self.state = State(usecase, UNBOUNDED)
 
     @property
     def scoring_failures(self) -> int:
         """Batches that the model failed on."""
-        return self._engine.scoring_failures
+        return self._engine.scoring.failures
 
     def run(self, chunks: Iterable[Sequence[bytes]], now_ms: int) -> Iterator[Processed]:
         """Process ``chunks`` of encoded events in their order, at wall clock ``now_ms``; yields what each came to.

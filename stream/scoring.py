@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
-from deploy.live import PRIOR, Live, Model, Source, positions
+from deploy.live import PRIOR, ROWS, Live, Model, Source, positions
 from deploy.release import Role
 from model.features import CategoryHasher, Features, FeatureSpec, Float32, Int32, feature_spec
 from model.usecase import UseCase
@@ -56,18 +56,39 @@ class Score(msgspec.Struct, frozen=True):
 
 
 class _Served:
-    """What each decision of a batch [n] is served: lists that are None as long as they are the same for all."""
+    """What the decisions of a batch [n] are served: by one ``model``, but for what the lists say, if there are any."""
 
-    def __init__(self, model: str, scores: list[float], uncorrected: list[float] | None) -> None:
+    def __init__(self, model: str, scores: list[float], uncorrected: list[float] | None = None) -> None:
         self.model, self.scores = model, scores
-        self.uncorrected: list[float | UnsetType] | None = None if uncorrected is None else [*uncorrected]
         self.models: list[str] | None = None
+        self.uncorrected: list[float | UnsetType] | None = None if uncorrected is None else [*uncorrected]
         self.beside: list[Other | UnsetType] | None = None
 
     @property
     def plain(self) -> bool:
         """One model, no correction, and nothing beside."""
         return self.models is None and self.uncorrected is None and self.beside is None
+
+    def note(self, chosen: list[int], model: Model, own: Float32) -> None:
+        """Note what ``model`` says of the ``chosen`` decisions [k], by its ``own`` scores [k] of them."""
+        beside: list[Other | UnsetType] = [UNSET] * len(self.scores)
+        for position, value in zip(chosen, model.served(own).tolist(), strict=True):
+            beside[position] = Other(model.version, value)
+        self.beside = beside
+
+    def give_way(self, chosen: list[int], model: Model, own: Float32) -> None:
+        """Serve ``model`` to the ``chosen`` decisions [k], and note what would have been served."""
+        n = len(self.scores)
+        models, uncorrected = [self.model] * n, self.uncorrected
+        beside: list[Other | UnsetType] = [UNSET] * n
+        if uncorrected is None and model.correction is not None:
+            uncorrected = [UNSET] * n
+        for position, value, its_own in zip(chosen, model.served(own).tolist(), own.tolist(), strict=True):
+            beside[position] = Other(self.model, self.scores[position])
+            self.scores[position], models[position] = value, model.version
+            if uncorrected is not None:
+                uncorrected[position] = UNSET if model.correction is None else its_own
+        self.models, self.uncorrected, self.beside = models, uncorrected, beside
 
 
 class Scoring:
@@ -79,7 +100,9 @@ class Scoring:
         self._priors = {name: decision.prior for name, decision in usecase.decisions.items()}
         self._hash = CategoryHasher(self._spec)
         self._source = source
-        self._told: tuple[int, str] | None = None  # the release and the version beside whose failure is logged
+        self._told: tuple[int, str] | None = (
+            None  # the release and the version beside whose failure is logged
+        )
         self.failures = 0  # batches that the live model failed on
         self.beside_failures = 0  # and the one beside
         self.beside_scores = 0  # decisions that it scored
@@ -119,15 +142,18 @@ class Scoring:
     def _served(self, events: Sequence[Event], features: Features) -> _Served:
         live = self._source.current
         if live.model is None and live.beside is None:
+            last = [column[-ROWS:] for column in features.categorical]
+            numeric = features.numeric[-ROWS:]
+            self._source.scored(numeric, self._hash(last, len(numeric)))  # for the first model that comes
             return self._prior(events)
         ids = self._hash(features.categorical, len(features))
         served = self._by_model(live.model, events, features.numeric, ids)
         if live.beside is not None and (served.model != PRIOR or live.model is None):
-            self._look_beside(live, live.beside, served, events, features.numeric, ids)
+            self._look_beside(live, events, features.numeric, ids, served)
         return served
 
     def _prior(self, events: Sequence[Event]) -> _Served:
-        return _Served(PRIOR, [self._priors[event.type] for event in events], None)
+        return _Served(PRIOR, [self._priors[event.type] for event in events])
 
     def _by_model(
         self, model: Model | None, events: Sequence[Event], numeric: Float32, ids: Int32
@@ -142,21 +168,16 @@ class Scoring:
             return self._prior(events)
         self._source.scored(numeric, ids)
         if model.correction is None:
-            return _Served(model.version, own.tolist(), None)
+            return _Served(model.version, own.tolist())
         return _Served(model.version, model.served(own).tolist(), own.tolist())
 
-    def _look_beside(  # noqa: PLR0913 — a batch and what it concerns
-        self,
-        live: Live,
-        beside: Model,
-        served: _Served,
-        events: Sequence[Event],
-        numeric: Float32,
-        ids: Int32,
+    def _look_beside(
+        self, live: Live, events: Sequence[Event], numeric: Float32, ids: Int32, served: _Served
     ) -> None:
-        """Let ``beside`` score its share of the batch: a canary's scores are served, another's are noted."""
+        """Let the model beside score its share of the batch: a canary's scores are served, others' are noted."""
+        beside = live.beside
         chosen = positions([event.user for event in events], live.share)
-        if not chosen:
+        if beside is None or not chosen:
             return
         try:
             own = beside.score(numeric[chosen], ids[chosen])
@@ -167,24 +188,10 @@ class Scoring:
                 log.exception("model %s beside failed on %d decisions: left out", beside.version, len(chosen))
             return
         self.beside_scores += len(chosen)
-        values, owns = beside.served(own).tolist(), own.tolist()
-        canary = live.role is Role.CANARY
-        n = len(events)
-        served.beside = [UNSET] * n
-        if canary:
-            served.models = [served.model] * n
-            if beside.correction is not None and served.uncorrected is None:
-                served.uncorrected = [UNSET] * n
-        for position, value, uncorrected in zip(chosen, values, owns, strict=True):
-            if not canary:
-                served.beside[position] = Other(beside.version, value)
-                continue
-            served.beside[position] = Other(served.model, served.scores[position])
-            served.scores[position] = value
-            if served.models is not None:
-                served.models[position] = beside.version
-            if served.uncorrected is not None:
-                served.uncorrected[position] = UNSET if beside.correction is None else uncorrected
+        if live.role is Role.CANARY:
+            served.give_way(chosen, beside, own)
+        else:
+            served.note(chosen, beside, own)
 
 
 def _completed(scores: list[Score], served: _Served) -> list[Score]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
+from operator import attrgetter
 
 from deploy import metrics
 from model.usecase import UseCase
 from stream.engine import Processed
-from stream.quality import Cohort, Quality
+from stream.quality import MODELS, Cohort, Quality
+from stream.scoring import Scoring
 from stream.state import State
 
 _GAUGES = {
@@ -31,6 +34,8 @@ class Telemetry:
     def __init__(self, usecase: UseCase) -> None:
         self._quality = Quality(usecase)
         self._shown: set[Cohort] = set()
+        self._models: dict[str, None] = {}  # in order of their latest decision
+        self._failures = self._beside_failures = self._beside_scores = 0
 
     def processed(self, processed: Processed) -> None:
         """Count a run that has been processed."""
@@ -59,8 +64,22 @@ class Telemetry:
         for score, sent in zip(processed.scores, processed.sent, strict=True):
             metrics.SCORES.observe(score.score)
             metrics.LATENCY.observe(now - sent / 1000)
-        if processed.scores:
-            metrics.DECISIONS.labels(processed.scores[0].model).inc(len(processed.scores))
+        for model, count in Counter(map(attrgetter("model"), processed.scores)).items():
+            metrics.DECISIONS.labels(model).inc(count)
+            self._models.pop(model, None)
+            self._models[model] = None
+        while len(self._models) > MODELS:
+            oldest = next(iter(self._models))
+            del self._models[oldest]
+            metrics.DECISIONS.remove(oldest)
+
+    def scored(self, scoring: Scoring) -> None:
+        """Show what ``scoring`` has counted so far."""
+        metrics.SCORING_FAILURES.inc(scoring.failures - self._failures)
+        metrics.BESIDE_FAILURES.inc(scoring.beside_failures - self._beside_failures)
+        metrics.BESIDE_SCORES.inc(scoring.beside_scores - self._beside_scores)
+        self._failures, self._beside_failures = scoring.failures, scoring.beside_failures
+        self._beside_scores = scoring.beside_scores
 
     def held(self, states: Collection[State]) -> None:
         """Show what the partitions hold here, and the quality of the decisions closed here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from pathlib import Path
 
@@ -148,6 +149,47 @@ def test_refit_trains_after_a_covariate_drift_once_there_is_much_new_data() -> N
     since = refit.verdicts[-1].response.since
     known = np.sort(examples.closes[examples.time >= since])[10 * CASE.drift.labels - 1]
     assert refit.trained[1].at - DAY < known <= refit.trained[1].at
+
+
+def under(later: World, name: str, end: int = END) -> tuple[Run, Examples]:
+    """The run of one policy, and all examples."""
+    examples = log(later, end)
+    policies = ((name, Policy.parse(name)),)
+    (run,) = backtest(CASE, examples, np.ones(len(examples), np.bool_), day(BEGIN), policies, logistic)
+    return run, examples
+
+
+def test_loop_trains_once_there_is_half_as_much_new_as_the_model_knows() -> None:
+    """In a world that stays, too: the more a model has seen, the more it takes for the next one."""
+    run, examples = under(NOTHING, "loop")
+    assert not run.verdicts
+    assert len(run.trained) >= 3
+    for before, trained in itertools.pairwise(run.trained):
+        new = np.sort(examples.closes[examples.closes > before.at])[-(-before.rows // 2) - 1]
+        assert trained.at - DAY < new <= trained.at
+
+
+def test_loop_trains_on_no_data_that_are_at_fault() -> None:
+    """As long as the fault is open nothing is trained, however much there is; the calendar knows no better."""
+    lost = World(missing=0.95)
+    run, _ = under(lost, "loop")
+    blocked = [each for each in run.verdicts if each.response.action is Action.BLOCK]
+    assert blocked
+    assert [each.at for each in run.trained if each.at > blocked[0].alarmed] == []
+    assert any(each.at > blocked[0].alarmed for each in under(lost, "every=10d")[0].trained)
+
+
+def test_what_looks_like_a_label_shift_is_corrected_without_labels_where_that_is_declared() -> None:
+    """Then the correction comes with the first block after the change, a window before the labels could tell."""
+    examples, policies = log(LABEL), ALL[3:]
+    declared = msgspec.structs.replace(CASE, drift=msgspec.structs.replace(CASE.drift, label_free=True))
+    (run,) = backtest(declared, examples, np.ones(len(examples), np.bool_), day(BEGIN), policies, logistic)
+    waited, rows = lived(LABEL)
+    assert len(run.trained) == 1
+    assert run.corrections[0].at < day(CHANGE) + WINDOW < waited["verdict"].corrections[0].at
+    assert run.corrections[0].shares[0][1] == pytest.approx(0.8, abs=0.1)
+    assert run.corrections[-1].shares[0][1] == pytest.approx(0.8, abs=0.05), "as counted"
+    assert after(run, rows, CHANGE) < after(waited["verdict"], rows, CHANGE) - 0.02
 
 
 def test_nothing_happens_in_a_world_that_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from detectors.diagnosis import Diagnosis, diagnose, p_same
 from detectors.response import kind_of, respond
 from detectors.rows import Rows, Schema, rows_of
 from detectors.two_sample import homogeneity_p, kolmogorov_p
-from detectors.verdict import Action, Kind
+from detectors.verdict import Action, Estimate, Kind
 from tests.worlds import SCHEMA, World, unlabelled
 
 REFERENCE = World().draw(4000, 1)
@@ -63,6 +64,46 @@ def test_a_label_shift_is_only_suspected_without_labels() -> None:
     response = respond(found, 0, last=False)
     assert response.action is Action.WAIT
     assert "along the score" in response.reason
+
+
+def test_a_suspected_label_shift_is_corrected_at_once_where_that_is_declared() -> None:
+    """With label_free the fitted prior is acted on before there are labels, and the reason says that they will tell."""
+    found = told(TRUTHS[Kind.LABEL], labels=False)
+    response = respond(found, 0, last=False, label_free=True)
+    assert response.action is Action.CORRECT_PRIOR
+    assert "fitted without labels" in response.reason
+    assert "labels will confirm or withdraw" in response.reason
+    assert kind_of(found) is Kind.UNDETERMINED, "it is not called what it may not be"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [told(TRUTHS[Kind.COVARIATE], labels=False), told(World(), labels=False), told(TRUTHS[Kind.CONCEPT])],
+    ids=["covariate", "nothing", "concept-with-labels"],
+)
+def test_label_free_changes_nothing_else(found: Diagnosis) -> None:
+    """What the fit refuses, what no test confirms and what labels have told is answered as ever."""
+    assert respond(found, 0, last=False, label_free=True) == respond(found, 0, last=False)
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "action"),
+    [
+        (0.45, 0.50, 0.55, Action.CORRECT_PRIOR),
+        (0.42, 0.50, 0.58, Action.WAIT),  # the nearer end is less than a tenth of the log-odds away
+        (0.38, 0.50, 0.62, Action.WAIT),
+        (0.20, 0.25, 0.30, Action.CORRECT_PRIOR),
+        (0.0, 0.0, 0.0, Action.CORRECT_PRIOR),
+    ],
+)
+def test_a_fitted_prior_is_acted_on_if_it_is_surely_another(
+    low: float, value: float, high: float, action: Action
+) -> None:
+    """Where the interval comes near to the base rate of before, which is .4, labels are waited for."""
+    found = msgspec.structs.replace(
+        told(TRUTHS[Kind.LABEL], labels=False), prior_before=0.4, prior_fitted=Estimate(value, low, high)
+    )
+    assert respond(found, 0, last=False, label_free=True).action is action
 
 
 def test_a_covariate_shift_is_told_without_labels() -> None:

@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from deploy.live import fixed
 from deploy.settings import Events
 from model.features import Float32, Int32
 from stream.engine import Engine, TooManyBadRecords
@@ -48,7 +49,7 @@ def test_every_decision_is_scored_with_what_it_was_scored_on() -> None:
         event(id="d", type="offer", item="i7", context={"plan": "b"}),
         event(id="x", user="bob", type="offer"),
     ]
-    processed = Engine(usecase(), Events(), Sum()).process(state(), records(events, 40), NOW_MS)
+    processed = Engine(usecase(), Events(), fixed(Sum())).process(state(), records(events, 40), NOW_MS)
     first, second = processed.scores
     assert ("d", "offer", "ann", "i7", "sum-1", 40) == (
         first.id, first.type, first.user, first.item, first.model, first.profile_offset,
@@ -63,7 +64,7 @@ def test_every_decision_is_scored_with_what_it_was_scored_on() -> None:
 
 def test_without_a_model_the_score_is_the_declared_prior() -> None:
     """With no model yet, decisions get the prior, and say so."""
-    processed = Engine(usecase(), Events(), None).process(state(), records(stream(100, users=5)), NOW_MS)
+    processed = Engine(usecase(), Events(), fixed(None)).process(state(), records(stream(100, users=5)), NOW_MS)
     assert {("prior", 0.3)} == {(score.model, score.score) for score in processed.scores}
 
 
@@ -72,11 +73,11 @@ def test_a_failing_model_does_not_stop_scoring(
     scores: list[float] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A model that raises, or answers NaN, costs its batch the model's scores, not the scores."""
-    engine = Engine(usecase(), Events(), Broken(scores))
+    engine = Engine(usecase(), Events(), fixed(Broken(scores)))
     with caplog.at_level(logging.ERROR):
         processed = engine.process(state(), records(stream(100, users=5)), NOW_MS)
     assert {"prior"} == {score.model for score in processed.scores}
-    assert engine.scoring_failures == 1
+    assert engine.scoring.failures == 1
     assert "model broken failed" in caplog.text
 
 
@@ -85,7 +86,7 @@ def test_scores_do_not_depend_on_how_events_were_cut() -> None:
     events = records(stream(2000, users=30))
     cuts = []
     for size in (2000, 17):
-        engine, held = Engine(usecase(), Events(), Sum()), state()
+        engine, held = Engine(usecase(), Events(), fixed(Sum())), state()
         cuts.append(
             [
                 msgspec.json.encode(score)
@@ -98,7 +99,7 @@ def test_scores_do_not_depend_on_how_events_were_cut() -> None:
 
 def test_too_large_a_share_of_bad_records_stops_before_anything_is_folded() -> None:
     """Beyond the ratio the run is refused with its reasons and the last offset, and profiles are untouched."""
-    engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), None)
+    engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), fixed(None))
     held = state()
     good = records(stream(80, users=5))
     engine.process(held, [*good[:79], record(b"?", offset=79)], NOW_MS)
@@ -113,7 +114,7 @@ def test_too_large_a_share_of_bad_records_stops_before_anything_is_folded() -> N
 
 def test_a_tolerable_share_of_bad_records_goes_on() -> None:
     """Below the ratio every bad record is returned for the dead letters, window after window."""
-    engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), None)
+    engine = Engine(usecase(), Events(max_bad_ratio=0.2, bad_window=100), fixed(None))
     held = state()
     for first in range(0, 1000, 50):
         batch = records(stream(50, users=5), first)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from deploy.live import fixed
 from deploy.settings import Events
 from model.examples import Example
 from model.usecase import UseCase, parse
@@ -42,7 +43,7 @@ def joined(
 ) -> tuple[list[Joined], State]:
     """What the join makes of ``events`` in runs of ``size``, and the state after them."""
     declared = parse(text)
-    engine, state = Engine(declared, Events(), None), State(declared, limit)
+    engine, state = Engine(declared, Events(), fixed(None)), State(declared, limit)
     all_records = records(events)
     runs = [
         engine.process(state, all_records[first : first + size], NOW_MS).joined
@@ -309,7 +310,7 @@ def test_a_crash_at_any_moment_changes_no_label(seed: int, lateness: str) -> Non
     expected = {example.id: example for example in examples(joined(events, text)[0])}
     all_records = records(events)
     log, published, committed = Log(), [], 0
-    engine, state = Engine(declared, Events(), None), State(declared, 1_000_000)
+    engine, state = Engine(declared, Events(), fixed(None)), State(declared, 1_000_000)
     at = 0
     while at < len(all_records):
         run = all_records[at : at + chance.randrange(1, 200)]
@@ -339,7 +340,7 @@ def test_an_outcome_let_go_is_still_there_for_what_a_crash_cuts_off() -> None:
     rest = records(
         [offer(0, time=START_MS + 3000), event(id="p", user="zoe", time=START_MS + 100_000)], first=1
     )
-    engine, state = Engine(declared, Events(), None), State(declared, 10)
+    engine, state = Engine(declared, Events(), fixed(None)), State(declared, 10)
     before, after = engine.process(state, first, NOW_MS), engine.process(state, rest, NOW_MS)
     assert [1] == [example.label for example in examples([after.joined])]
     for cut in range(len(after.keys) + 1):
@@ -370,7 +371,7 @@ def test_an_example_says_when_its_label_was_final() -> None:
 def test_the_mark_follows_the_changes_and_precedes_the_rows() -> None:
     """The changelog of a run is what the join changed, the mark, then the rows: the order that restoring rests on."""
     declared = parse(USECASE)
-    processed = Engine(declared, Events(), None).process(
+    processed = Engine(declared, Events(), fixed(None)).process(
         State(declared, 10), records([offer(0), page(1)]), NOW_MS
     )
     assert [b"\xffdd", MARK, b"ann", b"zoe"] == processed.keys
@@ -389,7 +390,7 @@ def test_memory_is_reported_about_right() -> None:
     full = state.pending.nbytes
     assert 1000 * 700 < full < 1000 * 3000
     declared = parse(USECASE)
-    Engine(declared, Events(), None).process(state, records([page(30)], 5000), NOW_MS)
+    Engine(declared, Events(), fixed(None)).process(state, records([page(30)], 5000), NOW_MS)
     assert (len(state.pending), state.pending.nbytes) == (0, 0)
     assert isinstance(runs[0].closed, list)
     assert all(isinstance(entry, Open) for entry in runs[0].closed)

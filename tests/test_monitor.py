@@ -12,8 +12,8 @@ import pytest
 from detectors.episode import Identity
 from detectors.monitor import Monitor
 from detectors.panels import budget
-from detectors.samples import MEMORY, Repeats, SampleError, decode
-from detectors.verdict import Kind, Verdict
+from detectors.samples import MEMORY, Repeats, SampleError, decode, models_of
+from detectors.verdict import Action, Kind, Verdict
 from tests.drifting import START_MS, STEP_MS, USECASE, matured, records, reference, sample, samples, usecase
 
 CHANGE = 1200
@@ -86,6 +86,30 @@ def test_a_model_sees_its_own_decisions_only() -> None:
     assert {"v1"} == {each.model for each in found}
 
 
+def test_a_correction_that_comes_is_no_drift() -> None:
+    """Panels see the model's own score, whatever is served: with `uncorrected` the verdicts are those without a correction."""
+    corrected = []
+    for each in map(msgspec.json.decode, DRIFTED):
+        own = each["score"]
+        corrected.append(msgspec.json.encode(each | {"score": own / 2, "uncorrected": own}))
+    assert watch(monitor(), corrected) == watch(monitor(), DRIFTED)
+
+
+def test_what_scores_beside_is_not_looked_at() -> None:
+    """The other model's score on the same decision is for those who compare them."""
+    beside = [
+        msgspec.json.encode(msgspec.json.decode(each) | {"beside": {"model": "v2", "score": 0.99}})
+        for each in DRIFTED
+    ]
+    assert watch(monitor(), beside) == watch(monitor(), DRIFTED)
+
+
+def test_the_models_that_samples_name_are_found_without_reading_them_whole() -> None:
+    """What is no sample, or names no model, names none."""
+    named = samples(3), samples(2, model="v2"), [None, b"", b"[]", b'{"model": 3}', b"{}", b'{"model":"v3"}']
+    assert models_of(each for some in named for each in some) == {"v1", "v2", "v3"}
+
+
 def test_samples_of_other_models_are_counted() -> None:
     """A model that is not watched, as after a swap, is no error."""
     observed = monitor().observe(records(samples(50, model="v9")))
@@ -100,6 +124,8 @@ def test_samples_of_other_models_are_counted() -> None:
         (b"\xff", "not a record"),
         (b"[" * 100_000, "not a record"),
         (msgspec.json.encode(sample(99, score=1.5)), "`float` <= 1.0 - at `$.score`"),
+        (msgspec.json.encode(sample(99) | {"uncorrected": -0.1}), "`float` >= 0.0 - at `$.uncorrected`"),
+        (msgspec.json.encode(sample(99) | {"uncorrected": "high"}), "at `$.uncorrected`"),
         (msgspec.json.encode(sample(id="")), "at `$.id`"),
         (msgspec.json.encode(sample(99) | {"label": 2}), "at `$.label`"),
         (msgspec.json.encode(sample(99, time=-1)), "at `$.time`"),
@@ -252,6 +278,39 @@ def test_the_state_of_a_model_that_is_not_watched_any_more_is_passed_over() -> N
     assert (new.next, new.resume) == (1000, 0)
     went_on = new.observe(records(DRIFTED[new.resume :], new.resume)).verdicts
     assert by_episode([*went_on, *new.finish().verdicts]) == watch(monitor(), DRIFTED)
+
+
+def test_the_open_episodes_of_a_model_that_is_retired_end() -> None:
+    """Whoever waits for their last word, as after a block, gets one, the same each time until it is written."""
+    old = monitor(v1=reference(), v2=reference(seed=3))
+    told = old.observe(records(DRIFTED[: 2 * CHANGE + 300])).verdicts
+    left_open = {each.id: each for each in told}
+    assert not any(each.final for each in left_open.values())
+    state = {key: value for key, value in old.changes().items() if value is not None}
+    new = monitor(v2=reference(seed=3))
+    ended = new.restore(state)
+    assert ended == monitor(v2=reference(seed=3)).restore(state)
+    assert {each.id: each.revision for each in ended} == {
+        each.id: each.revision + 1 for each in left_open.values()
+    }
+    assert {(True, Action.KEEP)} == {(each.final, each.response.action) for each in ended}
+    gone = [key for key, value in new.changes().items() if value is None]
+    assert gone
+    assert monitor(v2=reference(seed=3)).restore({k: v for k, v in state.items() if k not in gone}) == []
+
+
+def test_the_state_of_a_model_that_is_spared_stays() -> None:
+    """One that cannot be watched for now, since its bundle is not to be had, goes on where it was once it can."""
+    old = monitor()
+    old.observe(records(DRIFTED[:1000]))
+    state = {key: value for key, value in old.changes().items() if value is not None}
+    without = monitor(v2=reference(seed=3))
+    assert without.restore(state, {"v1"}) == []
+    assert without.changes() == {}
+    again = monitor()
+    again.restore(state)
+    went_on = again.observe(records(DRIFTED[again.resume :], again.resume)).verdicts
+    assert by_episode([*went_on, *again.finish().verdicts]) == watch(monitor(), DRIFTED)
 
 
 def test_where_to_read_on() -> None:

@@ -16,12 +16,16 @@ from click.testing import CliRunner
 from confluent_kafka import Message, Producer
 
 import eddyline
+from deploy import transitions
+from deploy.registry import Registry
 from deploy.settings import Events, Settings, kafka_producer
 from deploy.topics import monitor_changelog
+from deploy.transitions import Why
 from detectors.app import REASON, group, sent
 from detectors.monitor import Monitor
 from detectors.samples import SampleError, SampleRecord, decode
-from detectors.verdict import Kind, Verdict
+from detectors.verdict import Action, Kind, Verdict
+from model.reference import Reference
 from stream.producer import EventProducer
 from tests.broker import Broker
 from tests.conftest import fresh_settings
@@ -80,15 +84,15 @@ def verdicts(settings: Settings) -> list[Verdict]:
     return found
 
 
-def expected(settings: Settings) -> list[Verdict]:
-    """What one monitor says that sees all of the topic."""
+def expected(settings: Settings, **models: Reference) -> list[Verdict]:
+    """What one monitor says that sees all of the topic; of v1 unless other ``models`` are given."""
     given = []
     for offset, message in enumerate(read(settings, settings.topics.samples)):
         value = message.value()
         assert isinstance(value, bytes)
         assert offset == message.offset()
         given.append(SampleRecord(offset, int(dict(message.headers() or []).get("sent") or 0), value))
-    return by_episode(Monitor(usecase(), {"v1": reference()}).observe(given).verdicts)
+    return by_episode(Monitor(usecase(), models or {"v1": reference()}).observe(given).verdicts)
 
 
 def once(found: list[Verdict]) -> list[Verdict]:
@@ -215,6 +219,83 @@ def test_a_second_monitor_stands_by_and_takes_over(broker: Broker, model: Path, 
         assert one.stop() == 0
         assert one.text().count("shop: watching") == 2
     assert once(verdicts(settings)) == expected(settings)
+
+
+def promote(settings: Settings, version: str, directory: Path) -> None:
+    """Release a bundle of ``version``, made in ``directory``, whose reference is drawn by its number."""
+    registry = Registry(settings.registry.url)
+    placed = registry.add(bundle(directory / version, version, seed=int(version.removeprefix("v"))))
+    why = Why(reason="a test", by="somebody", created="2023-11-14T00:00:00Z")
+    registry.publish(lambda now: transitions.promote(now, placed, share=0.2, **why))
+
+
+def swapped(values: list[bytes], number: int) -> list[bytes]:
+    """``values`` as they are when v2 goes live with the decision of that ``number``; labels of those before are v1's."""
+    decoded = [msgspec.json.decode(each) for each in values]
+    return [
+        msgspec.json.encode(each | {"model": "v2"} if int(each["id"][1:]) >= number else each)
+        for each in decoded
+    ]
+
+
+@pytest.mark.timeout(120)
+def test_without_a_model_the_releases_are_followed(settings: Settings, tmp_path: Path) -> None:
+    """It waits for the first; the next one is watched with its first sample, and what was live keeps its state.
+
+    No sample is passed over, and the verdicts are those of a monitor that knew both from the beginning.
+    """
+    settings = quick(settings)
+    topic = swapped(DRIFTED, CHANGE + 300)
+    change = next(at for at, each in enumerate(topic) if b'"v2"' in each)
+    with MonitorProcess(settings, tmp_path, usecase=USECASE) as monitor:
+        monitor.wait_for(lambda: "for nothing yet: no model is released" in monitor.text(), "it waits")
+        promote(settings, "v1", tmp_path)
+        monitor.wait_for(lambda: "for drift of v1: 3 panels" in monitor.text(), "it watches the first")
+        publish(settings, topic[: change - 100])
+        monitor.wait_for(lambda: left(settings) == 0, "all is watched")
+        assert monitor.stop() == 0
+    late = msgspec.structs.replace(settings.registry, poll_s=3600.0)
+    with MonitorProcess(
+        msgspec.structs.replace(settings, registry=late), tmp_path, usecase=USECASE
+    ) as monitor:
+        monitor.wait_for(lambda: monitor.metric("eddyline_monitor_watching") == 1, "it watches again")
+        promote(settings, "v2", tmp_path)
+        publish(settings, topic[change - 100 :])
+        monitor.wait_for(lambda: left(settings) == 0, "the rest is watched")
+        assert "for drift of v1, v2: 6 panels" in monitor.text()
+        assert monitor.metric("eddyline_monitor_samples_total", kind="unknown-model") == 0
+        assert monitor.metric("eddyline_drift_state", model="v2") >= 0
+        assert monitor.stop() == 0
+    whole = expected(settings, v1=reference(seed=1), v2=reference(seed=2))
+    assert once(verdicts(settings)) == whole
+    assert {"v1", "v2"} == {each.model for each in whole}
+
+
+@pytest.mark.timeout(120)
+def test_what_a_retired_model_left_open_ends(settings: Settings, tmp_path: Path) -> None:
+    """Two promotions later it is not watched: its episodes have their last word, though no sample comes any more."""
+    settings = quick(settings)
+    promote(settings, "v1", tmp_path)
+    with MonitorProcess(settings, tmp_path, usecase=USECASE) as monitor:
+        publish(settings, DRIFTED[: 2 * CHANGE + 100])
+        monitor.wait_for(lambda: left(settings) == 0, "the drift is seen")
+        before = {each.id: each for each in verdicts(settings)}
+        assert before
+        assert not any(each.final for each in before.values())
+        promote(settings, "v2", tmp_path)
+        monitor.wait_for(lambda: "for drift of v1, v2: " in monitor.text(), "v1 is beside")
+        assert {each.id: each for each in verdicts(settings)} == before
+        promote(settings, "v3", tmp_path)
+        monitor.wait_for(lambda: "for drift of v2, v3: " in monitor.text(), "v1 is retired")
+        monitor.wait_for(lambda: len(verdicts(settings)) > len(before), "and said so")
+        assert monitor.stop() == 0
+    after = {each.id: each for each in verdicts(settings)}
+    assert after.keys() == before.keys()
+    assert all(each.final and each.response.action is Action.KEEP for each in after.values())
+    with MonitorProcess(settings, tmp_path, usecase=USECASE) as monitor:
+        monitor.wait_for(lambda: monitor.metric("eddyline_monitor_watching") == 1, "it starts again")
+        assert monitor.stop() == 0
+    assert {each.id: each for each in verdicts(settings)} == after
 
 
 @pytest.mark.timeout(200)

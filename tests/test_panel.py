@@ -37,6 +37,24 @@ def verdicts(rows: Rows, watched: Panel | None = None) -> list[Verdict]:
     return (watched or panel()).observe(*fed(rows))
 
 
+def test_a_label_shift_is_corrected_without_labels_where_that_is_declared_until_they_tell() -> None:
+    """With label_free the fitted prior comes with the first rows; the counted one of the last word takes its place."""
+    rows = after(World(prior=0.75), rows=4000)
+    declared = msgspec.structs.replace(POLICY, label_free=True)
+    for policy, actions in (
+        (POLICY, [Action.WAIT, Action.WAIT, Action.CORRECT_PRIOR]),
+        (declared, [Action.WAIT, Action.CORRECT_PRIOR, Action.CORRECT_PRIOR]),
+    ):
+        found = panel(policy).observe(*late(rows, 1000))
+        assert [each.response.action for each in found] == actions
+        first, last = found[1:]
+        assert (first.kind, first.prior_counted) == (Kind.UNDETERMINED, None)
+        assert first.prior_fitted is not None
+        assert first.prior_fitted.low < 0.75 < first.prior_fitted.high
+        assert (last.kind, last.final) == (Kind.LABEL, True)
+        assert last.prior_counted is not None
+
+
 @pytest.mark.parametrize(
     ("world", "kind", "action"),
     [

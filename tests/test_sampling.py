@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
+from deploy.live import Scorer, fixed
 from deploy.settings import Events
 from model.examples import Example
 from model.usecase import Drift, Duration, parse
 from stream.engine import Engine, Processed
 from stream.feedback import Joined
 from stream.sampling import SPACE, Sampling
-from stream.scoring import Scorer
 from stream.state import State
 from tests.events import DAY_MS, NOW_MS, START_MS, USECASE, event, records, stream
 from tests.test_engine import Sum
@@ -177,7 +177,7 @@ def joined(
 ) -> list[Joined]:
     """What the join makes of ``events`` in runs of ``size``."""
     declared = parse(text)
-    engine, state = Engine(declared, Events(), scorer), State(declared, limit, partitions)
+    engine, state = Engine(declared, Events(), fixed(scorer)), State(declared, limit, partitions)
     all_records = records(events)
     return [
         engine.process(state, all_records[first : first + size], NOW_MS).joined
@@ -193,7 +193,7 @@ def samples(runs: Iterable[Joined]) -> list[bytes]:
 def test_a_sample_is_the_score_and_then_the_example() -> None:
     """A monitored decision's samples are its records of the two topics, to the byte."""
     declared = parse(WATCHED)
-    processed = Engine(declared, Events(), Sum()).process(
+    processed = Engine(declared, Events(), fixed(Sum())).process(
         State(declared, 10), records([offer(0), page(15)]), NOW_MS
     )
     assert [*processed.values, *processed.joined.examples] == processed.joined.samples
@@ -205,7 +205,7 @@ def test_a_scored_sample_says_when_its_event_was_sent() -> None:
     declared = parse(WATCHED)
     events = [page(0), offer(0.1, id="a"), offer(0.2, id="b", user="bob"), page(15)]
     sent = [each._replace(timestamp=START_MS + 1000 * number) for number, each in enumerate(records(events))]
-    found = Engine(declared, Events(), Sum()).process(State(declared, 10), sent, NOW_MS).joined
+    found = Engine(declared, Events(), fixed(Sum())).process(State(declared, 10), sent, NOW_MS).joined
     assert 2 == found.matured
     assert [START_MS + 1000, START_MS + 2000, 0, 0] == found.sent
 
@@ -267,7 +267,7 @@ def test_a_crash_at_any_moment_loses_no_sample_and_adds_none(seed: int, partitio
     all_records = records(events)
     log, committed, at = Log(), 0, 0
     published: list[bytes] = []
-    engine, state = Engine(declared, Events(), Sum()), State(declared, 1_000_000, partitions)
+    engine, state = Engine(declared, Events(), fixed(Sum())), State(declared, 1_000_000, partitions)
     while at < len(all_records):
         run = all_records[at : at + chance.randrange(1, 200)]
         processed: Processed = engine.process(state, run, NOW_MS)
@@ -294,7 +294,7 @@ def test_the_record_of_a_monitored_decision_is_kept_and_counted() -> None:
     declared = parse(WATCHED)
     sizes = []
     for scorer in (None, Sum()):
-        engine, state = Engine(declared, Events(), scorer), State(declared, 10)
+        engine, state = Engine(declared, Events(), fixed(scorer)), State(declared, 10)
         engine.process(state, records([offer(0), done(1)]), NOW_MS)
         sizes.append(state.pending.nbytes)
         engine.process(state, records([event(id="z", user="zoe", time=START_MS + 15 * DAY_MS)], 2), NOW_MS)

@@ -7,6 +7,7 @@ from pathlib import Path
 import faust
 import pytest
 
+from deploy.live import fixed
 from deploy.settings import Engine, Kafka, Settings, SettingsError, fields, kafka_client, kafka_producer, load
 from model.usecase import load as load_usecase
 from stream.app import create_app
@@ -85,7 +86,7 @@ def test_sasl_reaches_librdkafka_and_faust(tmp_path: Path) -> None:
     assert ("SASL_PLAINTEXT", "SCRAM-SHA-512", "eddy", "s3cret") == tuple(
         client[key] for key in ("security.protocol", "sasl.mechanism", "sasl.username", "sasl.password")
     )
-    app = create_app(Settings(kafka=kafka), usecase(), None, 4)
+    app = create_app(Settings(kafka=kafka), usecase(), fixed(None), 4)
     credentials = app.conf.broker_credentials
     assert isinstance(credentials, faust.SASLCredentials)
     assert ("eddy", "s3cret", "SASL_PLAINTEXT") == (

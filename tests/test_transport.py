@@ -11,6 +11,7 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+from deploy.live import fixed
 from deploy.settings import Settings
 from stream.app import create_app
 from stream.transport import Consumer
@@ -66,7 +67,7 @@ async def offsets(consumer: Consumer) -> list[int]:
 async def made(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Consumer, Fetches]]:
     """A consumer of the worker's app over :class:`Fetches`, its flow running."""
     settings = Settings()
-    app = create_app(settings, usecase(), None, 1)
+    app = create_app(settings, usecase(), fixed(None), 1)
     # It subscribes only when it starts.
     app.topics.acks_enabled_for = lambda _: True  # type: ignore[assignment,method-assign]
     app.run_wait_s = 0.0

@@ -16,7 +16,8 @@ import numpy as np
 
 from detectors.diagnosis import diagnose
 from detectors.episode import Identity
-from detectors.panel import STATE, Panel, Policy
+from detectors.panel import Panel, Policy
+from detectors.panel_state import STATE
 from detectors.rows import Rows, Schema, rows_of
 from tests.bench.drift_peers import WINDOW, ks_drift, river
 from tests.bench.drift_pool import Spread

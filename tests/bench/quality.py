@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from deploy.live import Scorer
 from deploy.settings import Events
 from model import baselines, training, usecase
 from model.evaluation import auc, calibration_error, log_loss
@@ -38,7 +39,6 @@ from model.scorer import LiteRTScorer
 from model.split import Parts, window
 from stream.files import merged, survey
 from stream.replay import Replay, examples_of
-from stream.scoring import Scorer
 from tests.bench import report
 from tests.bench.report import ROOT
 
