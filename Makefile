@@ -9,7 +9,7 @@ PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
-.PHONY: setup demo test check bench bench-stream bench-quality bench-drift bench-drift-oulad up lock
+.PHONY: setup demo test test-slow check bench bench-stream bench-quality bench-drift bench-drift-oulad up lock
 
 setup: .venv/.ready
 
@@ -35,6 +35,9 @@ check: setup ## ruff, mypy, import-linter
 test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
 	$(RUN) pytest --numprocesses 2 --dist loadfile
+
+test-slow: setup ## the few tests that take minutes
+	$(RUN) pytest -m slow
 
 bench: bench-stream bench-quality bench-drift bench-drift-oulad ## every benchmark
 

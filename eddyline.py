@@ -137,7 +137,7 @@ def replay(
     multiple=True,
     default=("never", "every=30d", "alarm", "verdict"),
     show_default=True,
-    help="never, every=DURATION, alarm, verdict or refit; repeat it",
+    help="never, every=DURATION, alarm, verdict, refit or loop; repeat it",
 )
 @click.option("--learner", type=click.Choice(("network", "boosting")), default="network", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="of every model's training")

@@ -64,17 +64,16 @@ class Follower:
         begin = time.perf_counter()
         try:
             found = self.source.look()
+            live = self.source.current
+            lag = None
+            if found.swapped and (created := _seconds(live.release.created)) >= self._since:
+                lag = max(0.0, time.time() - created)
+            self._telling.looked(found, live, time.perf_counter() - begin, lag)
         except RegistryError as error:
             self._telling.unreadable(str(error))
         except Exception as error:
             self._telling.unreadable(f"{type(error).__name__}: {error}")
             log.exception("a look at the registry failed; what is live goes on scoring")
-        else:
-            lag = None
-            live = self.source.current
-            if found.swapped and (created := _seconds(live.release.created)) >= self._since:
-                lag = max(0.0, time.time() - created)
-            self._telling.looked(found, live, time.perf_counter() - begin, lag)
 
     def _run(self) -> None:
         consumer = self._consumer()
@@ -114,7 +113,12 @@ class Follower:
         if consumer is None:
             self._stop.wait(wait)
             return False
-        messages = consumer.consume(100, wait)
+        try:
+            messages = consumer.consume(100, wait)
+        except KafkaException as error:
+            log.warning("%s cannot be read: %s", self._topic, error)
+            self._stop.wait(wait)
+            return False
         if messages and all(message.error() is not None for message in messages):
             self._stop.wait(min(wait, POLL_S))  # an error may come at once, over and over
         return any(message.error() is None for message in messages)

@@ -1,6 +1,6 @@
 """The monitor's process: from the ``samples`` topic to the ``drift`` topic. ``eddyline monitor`` runs it.
 
-The group gives the one partition of the samples to one member; the others stand by. Whoever gets it reads the state from
+The group gives the first partition of the samples, the only one that is written, to one member; the others stand by. Whoever gets it reads the state from
 the monitor's changelog and goes on where that ends. A checkpoint is, in this order: verdicts and dead letters are
 acknowledged, the group's offset is committed, the changes are written to the changelog. So a crash at any moment
 repeats verdicts, equal in ``id`` and ``revision``, and never loses one; and who has lost the partition without knowing
@@ -199,7 +199,7 @@ class MonitorProcess:
         self._verdicts, self._unsaved = [], 0
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if partitions:
+        if _first(partitions):
             consumer.incremental_assign([TopicPartition(self._topic, 0, self._begin(consumer))])
 
     def _begin(self, consumer: Consumer) -> int:
@@ -246,11 +246,14 @@ class MonitorProcess:
             )
         return max(low, monitor.resume)
 
-    def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self._checkpoint()
-        self._drop()
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if _first(partitions):
+            self._checkpoint()
+            self._drop()
 
-    def _lost(self, _: Consumer, __: list[TopicPartition]) -> None:
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if not _first(partitions):
+            return
         if self._monitor is not None:
             log.warning(
                 "the group gave the samples to another monitor, which goes on from the last checkpoint"
@@ -263,13 +266,18 @@ class MonitorProcess:
         telemetry.clear()
 
 
+def _first(partitions: list[TopicPartition]) -> bool:
+    """Whether the first partition is among ``partitions``: the only one that workers write samples to."""
+    return any(each.partition == 0 for each in partitions)
+
+
 def group(settings: Settings) -> str:
     """The monitor's consumer group."""
     return f"{settings.engine.id}-monitor"
 
 
 def check(settings: Settings, block_s: float) -> None:
-    """Raise :class:`MonitorError` unless the topics that the monitor needs are there, and are what it needs.
+    """Raise :class:`MonitorError` unless the topics that the monitor needs are there, and keep samples long enough.
 
     ``block_s`` is the length of a block: until it is over its samples are in the topic only.
     """
@@ -282,15 +290,10 @@ def check(settings: Settings, block_s: float) -> None:
         present = topics.partition_counts(settings)
     except topics.TopicError as error:
         raise MonitorError(str(error)) from error
-    alone = (settings.topics.samples, settings.topics.drift, topics.monitor_changelog(settings.engine.id))
-    needed = (*alone, settings.topics.dead_letters)
+    named = settings.topics
+    needed = (named.samples, named.drift, topics.monitor_changelog(settings.engine.id), named.dead_letters)
     if missing := [name for name in needed if name not in present]:
         raise MonitorError(f"there is no topic {', '.join(missing)}; create it with `eddyline topics`")
-    if wrong := {name: present[name] for name in alone if present[name] != 1}:
-        raise MonitorError(
-            f"{wrong}: these topics have one partition each, because drift is seen in one order of all samples; delete them "
-            "and create them again with `eddyline topics`"
-        )
 
 
 def run(process: MonitorProcess) -> None:

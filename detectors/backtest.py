@@ -146,7 +146,8 @@ class _Model:
         self.trained = msgspec.structs.replace(trained, seconds=fitted.seconds)
         self.score = fitted.score
         validation = parts.validation
-        self.reference = reference.sample(validation, fitted.score(validation), log.case.drift, seed=0)
+        score = fitted.score(validation)
+        self.reference = reference.sample(validation, score, log.case.drift, 0, parts.whole)
 
 
 class _Due(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,21 +33,37 @@ FASTER = 2.5  # the pace of a burst against that before
 NEAR = 0.02  # mean distance over columns, in units of their 5 … 95 % range, of rows that are nearly identical
 CROWD, EMPTY = 0.3, 0.01  # share of rows near one row: in the window, and at most in the reference
 SKEWED = 0.3  # share of rows with a clock that is off; more than lie beyond a quartile
+REPLAYED = 3.0  # times as fast or slow as clocks, that event time passes where it is not the clocks' (history sent again)
 ALIKE = 0.2  # interquartile range of the lag of clocks that are behind, to its median
 FAR = 5.0  # times the lag's interquartile range, and at least ``LATE``: how far off a clock is
 
 
-def column_faults(reference: Rows, window: Rows, schema: Schema) -> list[Fault]:
+class Usual(msgspec.Struct, frozen=True):
+    """How far single blocks of what a model was trained on went, by column: the largest shares in one of them.
+
+    Of ``missing`` values, of values that are ``alike``, and of ``strange`` ones, which the reference hardly has. What
+    blocks did then is no fault now: a week in which all are newcomers has no history, and one assessment falls due on one day.
+    """
+
+    missing: dict[str, float] = {}
+    alike: dict[str, float] = {}
+    strange: dict[str, float] = {}
+
+
+UNKNOWN_USUAL = Usual()  # nothing is known of what is usual
+
+
+def column_faults(reference: Rows, window: Rows, schema: Schema, usual: Usual = UNKNOWN_USUAL) -> list[Fault]:
     """What is wrong with columns of ``window``, some 300 rows or more after an alarm, against ``reference`` (1,000 or more)."""
     numeric = list(zip(schema.numeric, reference.numeric.T, window.numeric.T, strict=True))
     codes = _coded(reference, window)
     categorical = [(name, old, new) for name, (old, new) in zip(schema.categorical, codes, strict=True)]
     return [
         *unit_changes(schema.numeric, reference.numeric, window.numeric),
-        *_frozen_fields(numeric, FROZEN),
-        *_frozen_fields(categorical, 1.0),
-        *_null_fields([*numeric, *categorical]),
-        *_unknown_values(categorical),
+        *_frozen_fields(numeric, FROZEN, usual),
+        *_frozen_fields(categorical, 1.0, usual),
+        *_null_fields([*numeric, *categorical], usual),
+        *_unknown_values(categorical, usual),
     ]
 
 
@@ -78,9 +95,11 @@ def _codes(*columns: NDArray[np.object_]) -> list[Float64]:
     return [np.array(list(map(number.__getitem__, each)), np.float64) for each in values]
 
 
-def _frozen_fields(columns: Columns, least: float) -> Iterator[Fault]:
+def _frozen_fields(columns: Columns, least: float, usual: Usual) -> Iterator[Fault]:
     """Fields of which a share of ``least`` is one value: of a category all, as it may lose all values but one by drift."""
     for name, old, new in columns:
+        if usual.alike.get(name, 0.0) >= FROZEN:
+            continue
         present = ~np.isnan(new)
         frozen = _frozen(old, new[present], new[len(new) // 5 :][present[len(new) // 5 :]], least)
         if frozen:
@@ -111,20 +130,22 @@ def _frozen(old: Float64, new: Float64, last: Float64, least: float) -> str:
     return f"{held:.0%} of the values are one, before {known:.1%}"
 
 
-def _null_fields(columns: Columns) -> Iterator[Fault]:
+def _null_fields(columns: Columns, usual: Usual) -> Iterator[Fault]:
     for name, old, new in columns:
         was, now = float(np.isnan(old).mean()), float(np.isnan(new).mean())
+        was = max(was, usual.missing.get(name, 0.0))
         if now - was >= MORE_MISSING:
             yield Fault("null-field", name, f"{now:.0%} of the values are missing, before {was:.0%}")
 
 
-def _unknown_values(columns: Columns) -> Iterator[Fault]:
+def _unknown_values(columns: Columns, usual: Usual) -> Iterator[Fault]:
     for name, old, new in columns:
         values, others = (each[~np.isnan(each)].astype(np.int64) for each in (old, new))
         if min(len(values), len(others)) < 50:
             continue
         half = len(values) // 2  # of a column of many values one half holds some that the other has not
         own, unknown = _unknown(values[:half], values[half:]), _unknown(values, others)
+        own = max(own, usual.strange.get(name, 0.0))
         if unknown - own >= UNKNOWN:
             yield Fault(
                 "unknown-values", name, f"{unknown:.0%} of the values were hardly ever seen, before {own:.0%}"
@@ -203,6 +224,8 @@ def _clock_skew(window: Rows, before: Pace, now: Pace) -> Iterator[Fault]:
                 "",
                 f"{now.late:.0%} of the rows lie 10 min behind the newest, before {before.late:.1%}",
             )
+        return
+    if before.speed is None or not 1 / REPLAYED < before.speed < REPLAYED:
         return
     off = max(LATE, FAR * before.lag_spread)
     for way, wrong in (("ahead", lag < before.lag - off), ("behind", lag > before.lag + off)):

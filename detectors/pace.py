@@ -19,20 +19,49 @@ class Pace(msgspec.Struct, frozen=True):
     lag: float | None  # ms from event time to receipt: the median
     lag_spread: float | None  # ms between its quartiles
     late: float  # share of rows whose event time lay more than ``LATE`` behind the newest before them
+    middle: tuple[float, float] | None = None  # the median receipt and the median event time, ms
+    # How many times as fast as clocks event time passed; None where nothing is known. Where history is sent again,
+    # a year may pass in a minute.
+    speed: float | None = None
 
 
 def pace_of(rows: Rows, newest: int | None = None) -> Pace | None:
     """The pace of ``rows``, in the order in which they arrived; None of none. ``newest`` is the newest event time before."""
     if not len(rows):
         return None
-    known = lags(rows.time, rows.received)
+    known, speed, centre = lags(rows.time, rows.received), None, None
+    both = (rows.time > 0) & (rows.received > 0)
+    if both.sum() >= 2:
+        order = np.argsort(rows.received[both], kind="stable")
+        time, received = rows.time[both][order], rows.received[both][order]
+        half = len(order) // 2
+        centre = _middle(time, received)
+        speed = _speed(_middle(time[:half], received[:half]), _middle(time[half:], received[half:]))
     low, middle, high = np.quantile(known, (0.25, 0.5, 0.75)).tolist() if len(known) else (None,) * 3
     return Pace(
         rate=rate(rows.time),
         lag=middle,
         lag_spread=None if low is None else high - low,
         late=float((behind_newest(rows, newest) > LATE).mean()),
+        middle=centre,
+        speed=speed,
     )
+
+
+def following(before: Pace | None, now: Pace) -> Pace:
+    """``now`` with the speed at which event time passed since the block ``before``, if that is greater than within it."""
+    if before is None or before.middle is None or now.middle is None:
+        return now
+    since = _speed(before.middle, now.middle)
+    return msgspec.structs.replace(now, speed=max(now.speed or 0.0, since))
+
+
+def _middle(time: NDArray[np.int64], received: NDArray[np.int64]) -> tuple[float, float]:
+    return float(np.median(received)), float(np.median(time))
+
+
+def _speed(first: tuple[float, float], then: tuple[float, float]) -> float:
+    return (then[1] - first[1]) / max(1.0, then[0] - first[0])  # ms of event time in a ms of the clock
 
 
 def rate(time: NDArray[np.int64]) -> float | None:

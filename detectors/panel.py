@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from detectors import diagnosis, episode, panel_state
 from detectors.channels import of_labelled, of_scored
 from detectors.episode import Alarm, Identity
-from detectors.faults import arrival_faults, column_faults
+from detectors.faults import UNKNOWN_USUAL, Usual, arrival_faults, column_faults
 from detectors.gathering import Gathering
-from detectors.pace import Pace
+from detectors.pace import Pace, following
 from detectors.panel_state import STATE, State, sealed
 from detectors.rows import Rows, Schema
 from detectors.verdict import Fault, Kind, Testimony, Verdict
@@ -72,8 +72,9 @@ class Panel:
         policy: Policy,
         witnesses: Sequence[Witness] = (),
         slices: Sequence[str] = (),
+        usual: Usual = UNKNOWN_USUAL,
     ) -> None:
-        self._identity, self._schema, self._policy = identity, schema, policy
+        self._identity, self._schema, self._policy, self._usual = identity, schema, policy, usual
         self._witnesses, self._slices = witnesses, slices
         self.offset = -1
         self._next_piece = 0
@@ -170,7 +171,7 @@ class Panel:
         if self._features is None:
             return
         if not self._arrival:
-            self._pace = pace
+            self._pace = following(self._pace, pace)
             return
         begin = int(rows.time.min())
         alarm = Alarm(
@@ -226,10 +227,13 @@ class Panel:
         gathered.stop()
         return found
 
+    def _column_faults(self, window: Rows) -> list[Fault]:
+        return column_faults(self._before[0].reference, window, self._schema, self._usual)
+
     def _look(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
         """Diagnose without labels, and look for data faults."""
         self._scored.asked, window = 1, self._scored.rows
-        found = [*column_faults(self._before[0].reference, window, self._schema), *self._arrival]
+        found = [*self._column_faults(window), *self._arrival]
         if found:
             self._blame(found, window, verdicts)
             return
@@ -242,7 +246,7 @@ class Panel:
     def _look_again(self, verdict: Verdict, verdicts: list[Verdict]) -> None:
         """See whether a data fault is over, or has lasted for so long that it is how things are now."""
         window = self._scored.rows
-        found = [*column_faults(self._before[0].reference, window, self._schema), *self._arrival]
+        found = [*self._column_faults(window), *self._arrival]
         self._lasting += 1
         if not found:
             self._verdict = episode.recovered(verdict, window)

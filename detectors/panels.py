@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from detectors.blocks import Blocks, Clock, Mark, Released
 from detectors.episode import Identity
+from detectors.faults import Usual
 from detectors.panel import Panel, Policy
 from detectors.rows import Float64, Rows, Schema
 from detectors.verdict import Verdict
@@ -51,13 +52,15 @@ class Panels:
         reference: Reference,
         witnesses: Sequence[Witness],
     ) -> None:
-        drift, known = usecase.drift, _rows(reference)
+        drift, known, usual = usecase.drift, _rows(reference), _usual(reference, schema)
         overall, each = budget(drift.events_between_false_alarms, len(drift.slices))
         policy = Policy(
             threshold=overall, labels=drift.labels, alpha=drift.alpha, label_free=drift.label_free
         )
         self._all = Identity(usecase.name, version, "", "")
-        self.by_identity = {self._all: Panel(self._all, schema, known, policy, witnesses, drift.slices)}
+        self.by_identity = {
+            self._all: Panel(self._all, schema, known, policy, witnesses, drift.slices, usual)
+        }
         self.rare: dict[str, list[str]] = {}
         self._slices: list[tuple[str, int, dict[str, Panel]]] = []  # name, column and panels by value
         policy = msgspec.structs.replace(policy, threshold=each)
@@ -70,7 +73,7 @@ class Panels:
                 if value is None or not _enough(known.label[rows]):
                     continue
                 identity = Identity(usecase.name, version, name, value)
-                panels[value] = Panel(identity, schema, known[rows], policy, witnesses, others)
+                panels[value] = Panel(identity, schema, known[rows], policy, witnesses, others, usual)
                 self.by_identity[identity] = panels[value]
             self.rare[name] = sorted(value for value in where if value is not None and value not in panels)
             self._slices.append((name, column, panels))
@@ -162,6 +165,11 @@ def _rows(reference: Reference) -> Rows:
         received=np.zeros(n, np.int64),
         key=np.arange(n, dtype=np.uint64),
     )
+
+
+def _usual(reference: Reference, schema: Schema) -> Usual:
+    names = (*schema.numeric, *schema.categorical)
+    return Usual(*(dict(zip(names, shares, strict=True)) for shares in reference.usual.tolist()))
 
 
 def _where(rows: Rows, column: int) -> dict[str | None, NDArray[np.int64]]:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from model.durable import sync
 from model.features import FeatureSpec, Float32, Int32
 
-FORMAT = 2  # of the directory; raised when an older reader could not understand a newer bundle
+FORMAT = 3  # of the directory; raised when an older reader could not understand a newer bundle
 BUCKETS = (1, 16, 64, 256, 1024)  # batch sizes, rows; each costs one interpreter
 MODEL, SAVED_MODEL, KERAS = "model.tflite", "saved_model", "model.keras"
 FEATURES, GOLDEN, MANIFEST = "features.json", "golden.npz", "manifest.json"

@@ -40,12 +40,16 @@ def mean(value: float) -> float:
     current = tf.distribute.get_strategy()
     if current.num_replicas_in_sync == 1:
         return value
-    each = current.run(lambda: tf.constant(value, tf.float64))
-    return float(current.reduce("MEAN", each, axis=None))
+
+    @tf.function  # type: ignore[untyped-decorator]  # tensorflow is untyped
+    def reduced(own: Any) -> Any:
+        return current.reduce("MEAN", current.run(lambda: own), axis=None)
+
+    return float(reduced(tf.constant(value, tf.float64)))
 
 
 def alike(digest: str) -> bool:
     """Whether every process gives the same hexadecimal ``digest``; the answer is No in all of them, or in none."""
     own = int(digest[:8], 16)
     off = abs(mean(float(own)) - own)
-    return mean(off) < 0.5  # noqa: PLR2004  # rounding of a mean of integers
+    return mean(off) < 0.5  # rounding of a mean of integers

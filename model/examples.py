@@ -105,8 +105,8 @@ class Examples(msgspec.Struct, frozen=True):
         return len(self.label)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
-        columns = (getattr(self, name) for name in self.__struct_fields__)
-        return Examples(*(None if column is None else column[rows] for column in columns))
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Examples(**{name: None if each is None else each[rows] for name, each in columns.items()})
 
     @property
     def base_rate(self) -> float:

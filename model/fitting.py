@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from model import checkpoint, devices, network
-from model.checkpoint import Checkpoint, Epoch, digest_of
+from model.checkpoint import Checkpoint, CheckpointError, Epoch, digest_of
 
 # isort: split
 # After `network`, which says how TensorFlow is to start.

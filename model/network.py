@@ -76,7 +76,7 @@ class FusedEmbedding(keras.layers.Layer):  # type: ignore[misc]  # keras is unty
     def __init__(self, buckets: Sequence[int], width: int, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.buckets, self.width, self.seed = tuple(buckets), width, seed
-        self._offsets = np.cumsum([0, *self.buckets[:-1]], dtype=np.int32)  # [C]
+        self.offsets = np.cumsum([0, *self.buckets[:-1]], dtype=np.int32)  # [C]
 
     def build(self, _input_shape: Sequence[int | None]) -> None:
         """Create the table [sum of buckets, width]."""
@@ -85,7 +85,7 @@ class FusedEmbedding(keras.layers.Layer):  # type: ignore[misc]  # keras is unty
 
     def call(self, ids: Any) -> Any:
         """Look ``ids`` [n, C] up; each must be in 0 … buckets-1, which the caller has checked."""
-        rows = tf.gather(self.table, ids + self._offsets)  # [n, C, width]
+        rows = tf.gather(self.table, ids + self.offsets)  # [n, C, width]
         return tf.reshape(rows, (-1, len(self.buckets) * self.width))
 
     def get_config(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def continued(model: Any, earlier: Any) -> Known | None:
             continue
         layer.set_weights(old.get_weights())
         if layer.name == "embedding" and tuple(layer.buckets) == tuple(old.buckets):
-            table, firsts = np.array(layer.table), layer._offsets
+            table, firsts = np.array(layer.table), layer.offsets
             missing = np.repeat(table[firsts], layer.buckets, axis=0)
             known = (table != missing).any(axis=1)
     return known

@@ -18,6 +18,11 @@ from model.bundle import AGAIN, REFERENCE, Bundle, BundleError, read_arrays
 from model.features import Float32
 from model.usecase import Drift
 
+UNSEEN = (
+    0.0005  # share in the sample below which a value has hardly ever been seen, as in :mod:`detectors.faults`
+)
+LEAST_OF_BLOCK = 50  # rows of a block that tell what is usual
+
 if TYPE_CHECKING:  # with it come pyarrow and a second of start-up, for a type's name
     from model.examples import Examples
 
@@ -28,6 +33,10 @@ class Reference(msgspec.Struct, frozen=True, eq=False):
     The latter are the strings themselves, None for missing. ``score`` float32 [n] is the probability that the bundle's
     own model gives, ``label`` float32 [n] is 0 or 1, ``time`` int64 [n] ms. The model was fitted to these rows, too, so
     its errors on them are a little smaller than on days that it has not seen.
+
+    ``usual`` float32 [3, F + C] is how far single blocks of all that was trained on went, by column: the largest share of
+    missing values, of one value among those present, and of values that the sample hardly has. What a block did then
+    (a cohort of newcomers has no history) is no fault of the data now.
     """
 
     numeric: Float32
@@ -35,13 +44,18 @@ class Reference(msgspec.Struct, frozen=True, eq=False):
     score: Float32
     label: Float32
     time: NDArray[np.int64]
+    usual: Float32
 
     def __len__(self) -> int:
         return len(self.score)
 
 
-def sample(examples: Examples, score: Float32, policy: Drift, seed: int) -> Reference:
+def sample(
+    examples: Examples, score: Float32, policy: Drift, seed: int, history: Examples | None = None
+) -> Reference:
     """Draw ``policy.reference`` of ``examples``, or as many as there are, with their ``score`` [n].
+
+    ``history`` is all that the model learned from, for what is usual; None: the examples.
 
     A user's decisions of one ``policy.block`` (counted from 1970) are alike, so only the first of them takes part. Of
     what remains, every row has the same chance, and within that each user gives as few rows as possible: with rows laid
@@ -75,7 +89,33 @@ def sample(examples: Examples, score: Float32, policy: Drift, seed: int) -> Refe
         score=score[chosen],
         label=examples.label[chosen],
         time=examples.time[chosen],
+        usual=_usual(examples if history is None else history, examples[chosen], policy),
     )
+
+
+def _usual(history: Examples, drawn: Examples, policy: Drift) -> Float32:
+    block = history.time // max(1, round(policy.block * 1000))
+    present = [~np.isnan(column) for column in history.numeric.T]
+    present += [column != None for column in history.categories.T]  # noqa: E711 - element by element
+    codes = [np.unique(column, return_inverse=True)[1] for column in history.numeric.T]
+    codes += [np.unique(column, return_inverse=True)[1] for column in history.categorical.T]
+    strange = [np.zeros(len(history), np.bool_) for _ in history.numeric.T]
+    for new, old in zip(history.categorical.T, drawn.categorical.T, strict=True):
+        counts = np.bincount(old, minlength=int(new.max(initial=0)) + 1)
+        strange.append(counts[new] < UNSEEN * len(old))
+    found = np.zeros((3, len(codes)), np.float32)
+    for number in np.unique(block):
+        rows = np.flatnonzero(block == number)
+        if len(rows) < LEAST_OF_BLOCK:
+            continue
+        for column, here in enumerate(present):
+            known = rows[here[rows]]
+            shares = [1 - len(known) / len(rows), 0.0, 0.0]
+            if len(known) >= LEAST_OF_BLOCK:
+                shares[1] = np.bincount(codes[column][known]).max() / len(known)
+                shares[2] = strange[column][known].mean()
+            found[:, column] = np.maximum(found[:, column], shares)
+    return found
 
 
 def write(directory: Path, reference: Reference) -> None:
@@ -94,17 +134,18 @@ def write(directory: Path, reference: Reference) -> None:
         score=reference.score,
         label=reference.label,
         time=reference.time,
+        usual=reference.usual,
     )
 
 
 def read(bundle: Bundle) -> Reference:
     """The reference sample of ``bundle``, checked against its spec; raises :class:`BundleError`."""
     path = bundle.directory / REFERENCE
-    numeric, text, lengths, score, label, time = read_arrays(path, _WHAT, _ARRAYS)
+    numeric, text, lengths, score, label, time, usual = read_arrays(path, _WHAT, _ARRAYS)
     n = max(1, len(time)) if time.ndim else 1
     f, c = len(bundle.spec.numeric), len(bundle.spec.categorical)
-    shapes = ((n, f), (text.size,), (n, c), (n,), (n,), (n,))
-    found = dict(zip(_ARRAYS, (numeric, text, lengths, score, label, time), strict=True))
+    shapes = ((n, f), (text.size,), (n, c), (n,), (n,), (n,), (3, f + c))
+    found = dict(zip(_ARRAYS, (numeric, text, lengths, score, label, time, usual), strict=True))
     for (name, array), kind, shape in zip(found.items(), _KINDS, shapes, strict=True):
         if array.dtype != kind or array.shape != shape:
             raise BundleError(
@@ -120,12 +161,12 @@ def read(bundle: Bundle) -> Reference:
             raise BundleError(
                 f"{path}: `{name}` of the {_WHAT} is {rule}, got {found[name][row]} in row {row}; {AGAIN}"
             )
-    return Reference(numeric, _strings(path, text, lengths), score, label, time)
+    return Reference(numeric, _strings(path, text, lengths), score, label, time, usual)
 
 
 _WHAT = "reference sample"
-_ARRAYS = ("numeric", "text", "lengths", "score", "label", "time")
-_KINDS = (np.float32, np.uint8, np.int32, np.float32, np.float32, np.int64)
+_ARRAYS = ("numeric", "text", "lengths", "score", "label", "time", "usual")
+_KINDS = (np.float32, np.uint8, np.int32, np.float32, np.float32, np.int64, np.float32)
 _MISSING = -1  # the length of what is not there; an empty string is, and has 0
 
 

@@ -20,6 +20,7 @@ from model import bundle, fitting, network, usecase
 
 # isort: split
 # After `network`, which says how TensorFlow is to start.
+import keras
 import tensorflow as tf
 
 from model import analysis, baselines, reference, report
@@ -204,7 +205,7 @@ def reference_rows(
 ) -> reference.Reference:
     """What the drift monitor compares with, with the scores of the model that goes live."""
     rows = trained.parts.validation if trained.reference is None else trained.reference
-    return reference.sample(rows, predict(trained.live, spec, rows), policy, seed)
+    return reference.sample(rows, predict(trained.live, spec, rows), policy, seed, trained.parts.whole)
 
 
 def challenger(
@@ -241,7 +242,7 @@ def alone(model: Any, spec: FeatureSpec, sizes: usecase.Network) -> Any:
 
 def earlier(directory: Path) -> Any:
     """The Keras model of the bundle at ``directory``, to go on from."""
-    return network.keras.saving.load_model(directory / bundle.KERAS, compile=False)
+    return keras.saving.load_model(directory / bundle.KERAS, compile=False)
 
 
 def write(

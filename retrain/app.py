@@ -1,6 +1,6 @@
 """The trainer's process: from verdicts and requests to released models. ``eddyline trainer`` runs it.
 
-The group gives the one partition of the requests to one member, which decides; the others stand by. Whoever gets it
+The group gives the first partition of the requests, the only one that is written, to one member, which decides; the others stand by. Whoever gets it
 claims a generation in the release log, so that an earlier one publishes no more, and reads what became of all requests,
 all verdicts, and the pairs of scores since what is compared now began. A request's offset is committed when its record
 is acknowledged, and a job's record is before the job starts: a crash at any moment repeats a decision, and loses none.
@@ -212,17 +212,21 @@ class TrainerProcess:
         )
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not partitions:
+        if not _first(partitions):
             return
-        consumer.incremental_assign(partitions)
-        consumer.pause(partitions)  # until what was before is known
+        first = [TopicPartition(self._topic, 0)]
+        consumer.incremental_assign([each for each in partitions if each.partition == 0])
+        consumer.pause(first)  # until what was before is known
         self._mine, self._again_at = True, 0.0
 
-    def _revoked(self, _: Consumer, __: list[TopicPartition]) -> None:
-        self._drop()
-        self._mine = False
+    def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if _first(partitions):
+            self._drop()
+            self._mine = False
 
-    def _lost(self, _: Consumer, __: list[TopicPartition]) -> None:
+    def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
+        if not _first(partitions):
+            return
         if self._controller is not None:
             log.warning("the group gave the requests to another trainer, which goes on from what is recorded")
         self._drop()
@@ -236,6 +240,11 @@ class TrainerProcess:
         telemetry.clear()
 
 
+def _first(partitions: list[TopicPartition]) -> bool:
+    """Whether the first partition is among ``partitions``: the only one that is written."""
+    return any(each.partition == 0 for each in partitions)
+
+
 def group(settings: Settings) -> str:
     """The trainer's consumer group."""
     return f"{settings.engine.id}-trainer"
@@ -247,20 +256,23 @@ def reachable(url: str) -> str:
 
 
 def check(settings: Settings) -> None:
-    """Raise :class:`TrainerError` unless the topics that the trainer needs are there, and are what it needs."""
+    """Raise :class:`TrainerError` unless the topics that the trainer needs are there."""
     try:
         present = topics.partition_counts(settings)
     except topics.TopicError as error:
         raise TrainerError(str(error)) from error
     named = settings.topics
-    alone = (named.requests, named.retrains, named.drift, named.samples)
-    needed = (*alone, named.models, named.dead_letters)
+    needed = (
+        *(named.requests, named.retrains, named.drift),
+        *(named.samples, named.models, named.dead_letters),
+    )
     if missing := [name for name in needed if name not in present]:
         raise TrainerError(f"there is no topic {', '.join(missing)}; create it with `eddyline topics`")
-    if wrong := {name: present[name] for name in alone if present[name] != 1}:
-        raise TrainerError(
-            f"{wrong}: these topics have one partition each, because decisions are taken in one order; delete them and "
-            "create them again with `eddyline topics`"
+    if present[named.requests] > 1:
+        log.warning(
+            "%s has %d partitions, of which the first alone is read; producers of requests have to write to that, or create the "
+            "topic with one, as `eddyline topics` does",
+            *(named.requests, present[named.requests]),
         )
 
 

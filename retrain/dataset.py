@@ -36,7 +36,9 @@ OLD = 0.25  # what the rows before a change count together, those since it being
 
 
 class Fitting(NamedTuple):
-    """Rows to fit. The twin is fitted to ``stopping.whole``, and as often as fitting ``stopping.fitting`` got better on
+    """Rows to fit.
+
+    The twin is fitted to ``stopping.whole``, and as often as fitting ``stopping.fitting`` got better on
     ``stopping.validation``; ``judging.validation`` is the holdout, ``judging.whole`` what the live model is fitted to.
     """
 
@@ -45,10 +47,10 @@ class Fitting(NamedTuple):
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """What a job fits and judges by, the ``usual`` way; and, after a change of the law since which there are few rows, the
-    same rows ``anew``, with those before it counting little. Which is better the rows that stop the fits say.
+    """What a job fits and judges by, the ``usual`` way.
 
-    ``reference`` are the rows that a monitor is to compare with, ``remarks`` what people should know.
+    After a change of the law since which there are few rows, the same rows ``anew`` as well, with those before it counting
+    little: which is better the rows that stop the fits say. ``reference`` are the rows that a monitor is to compare with, ``remarks`` what people should know.
     """
 
     usual: Fitting
@@ -80,10 +82,20 @@ class Champion(msgspec.Struct, frozen=True):
         return cls(manifest.version, round(datetime.fromisoformat(last).timestamp() * 1000) + 1000)
 
 
-def read(url: str, case: UseCase, request: RetrainRequest, champion: Champion | None, **given: int | None) -> Dataset:
+def read(
+    url: str,
+    case: UseCase,
+    request: RetrainRequest,
+    champion: Champion | None,
+    *,
+    as_of: int | None = None,
+    seed: int = 0,
+) -> Dataset:
     """:func:`select` from the example log, or Parquet file, at ``url``, of which only the dates that matter are read."""
-    begin, end = span(ExampleLog(url), case, given.get("as_of"))
-    return select(read_examples(url, feature_spec(case), begin, end), case, request, champion, **given)
+    begin, end = span(ExampleLog(url), case, as_of)
+    return select(
+        read_examples(url, feature_spec(case), begin, end), case, request, champion, as_of=as_of, seed=seed
+    )
 
 
 def span(log: ExampleLog, case: UseCase, as_of: int | None) -> tuple[int | None, int | None]:
@@ -147,13 +159,11 @@ def _window(
         enough = ENOUGH * case.drift.labels
         if len(after) >= enough:
             return after, (f"trained on the {len(after)} rows since the change alone",)
-        remark = (
-            f"trained on the usual window: {len(after)} rows since the change, of {enough} that would do alone",
-        )
+        remark = f"trained on the usual window: {len(after)} rows since the change, of {enough} that would do alone"
     else:
-        remark = ()
+        remark = None
     begin, _ = edges(matured, case.training)
-    return matured[int(np.searchsorted(matured.time, begin, "right")) :], remark
+    return matured[int(np.searchsorted(matured.time, begin, "right")) :], () if remark is None else (remark,)
 
 
 def _holdout(whole: Examples, case: UseCase, champion: Champion | None, since: int | None, now: int) -> int:
@@ -185,7 +195,7 @@ def _when(whole: Examples, unseen: int, now: int) -> str:
     missing = int(LEAST / SHARE) + 1 - unseen
     span_ms = int(whole.time[-1] - whole.time[0])
     if missing <= 0 or span_ms <= 0:
-        return "ask again when more is known"
+        return "ask again when more is known, or widen `validate` in [training] of the use case"
     rate = len(whole) / span_ms  # rows a ms
     return f"at {rate * DAY_MS:,.0f} a day there will be enough by about {iso(now + round(missing / rate))}: ask again then"
 
@@ -203,13 +213,16 @@ def _purged(before: Examples, holdout: Examples, since: int | None) -> tuple[Exa
     mild = before[(before.closes <= holdout.time[0]) | ~np.isin(before.user, holdout.user)]
     if (mild.time >= since).sum() <= (strict.time >= since).sum():
         return strict, ()
-    return mild, (
-        f"{len(mild) - len(strict)} rows were fitted whose label came after the holdout began, none of a user in it: without "
-        "them too few are of the time since the change",
+    remark = (
+        f"{len(mild) - len(strict)} rows were fitted whose label came after the holdout began, none of a user in it: there "
+        f"would be {(strict.time >= since).sum()} since the change without them"
     )
+    return mild, (remark,)
 
 
-def _stopping(known: Examples, case: UseCase, champion: Champion | None, since: int | None, now: int) -> Parts:
+def _stopping(
+    known: Examples, case: UseCase, champion: Champion | None, since: int | None, now: int
+) -> Parts:
     """``known`` divided for early stopping: its latest rows stop it, of the time since the change if there are enough.
 
     Of what is new a third, if that will do; otherwise the usual share of the whole. There is no purging in between: nobody
@@ -244,12 +257,14 @@ def _anew(usual: Fitting, since: int) -> Fitting | None:
     if new.all() or new.sum() < LEAST_STOPPING:
         return None
 
-    return Fitting(*(
-        msgspec.structs.replace(
-            parts, fitting=_fading(parts.fitting, since), whole=_fading(parts.whole, since)
+    return Fitting(
+        *(
+            msgspec.structs.replace(
+                parts, fitting=_fading(parts.fitting, since), whole=_fading(parts.whole, since)
+            )
+            for parts in usual
         )
-        for parts in usual
-    ))
+    )
 
 
 def _fading(rows: Examples, since: int) -> Examples:

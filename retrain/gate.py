@@ -109,20 +109,21 @@ def judge(holdout: Holdout, scores: Scores, terms: Terms, seed: int) -> GateDeci
         losses = [surprise(holdout.label, each) for each in scores]
         drawn = _drawn(holdout.user, losses[1] - losses[0], [rows for *_, rows in parts], seed)
         compared = [
-            _comparison(part, holdout, scores, losses, draws) for part, draws in zip(parts, drawn, strict=True)
+            _comparison(part, holdout, scores, losses, draws)
+            for part, draws in zip(parts, drawn, strict=True)
         ]
         excess = float((losses[2] - losses[0]).mean())
         reasons = _reasons(compared, [float(np.std(draws)) for draws in drawn], excess, terms)
     else:
-        reasons = [f"{name}: scores are probabilities, got others; look at its features and export" for name in odd]
+        reasons = [
+            f"{name}: scores are probabilities, got others; look at its features and export" for name in odd
+        ]
     against = terms.champion or "the constant base rate"
     passed = not reasons
     if passed:
         found = compared[0]
-        reasons = [
-            f"log-loss {found.challenger_log_loss:.4f} against {found.champion_log_loss:.4f} of {against} on {found.rows} "
-            f"decisions: {_signed(found.difference)}, 95 % interval {_signed(found.low)} to {_signed(found.high)}"
-        ]
+        losses_of = f"{found.challenger_log_loss:.4f} against {found.champion_log_loss:.4f} of {against}"
+        reasons = [f"log-loss {losses_of} on {found.rows} decisions: {_interval(found)}"]
     return GateDecision(
         passed=passed,
         reasons=tuple(reasons),
@@ -151,7 +152,7 @@ def _parts(holdout: Holdout) -> list[_Part]:
         for value in np.unique(values):
             rows = values == value
             labels, users = np.unique(holdout.label[rows]), np.unique(holdout.user[rows])
-            if rows.sum() >= SLICE_ROWS and len(labels) == 2 and len(users) >= LEAST_USERS:  # noqa: PLR2004  # both
+            if rows.sum() >= SLICE_ROWS and len(labels) == 2 and len(users) >= LEAST_USERS:
                 found.append((name, str(value), rows))
     return found
 
@@ -168,7 +169,9 @@ def _drawn(
     users = int(codes.max()) + 1
     groups = min(users, GROUPS)
     group = (random.permutation(users) % groups)[codes]  # [n]
-    sums = [np.bincount(group, kind * rows, groups) for rows in parts for kind in (worse, np.ones(len(worse)))]
+    sums = [
+        np.bincount(group, kind * rows, groups) for rows in parts for kind in (worse, np.ones(len(worse)))
+    ]
     columns = np.column_stack(sums)  # [groups, 2 * parts]
     totals = np.zeros((DRAWS, columns.shape[1]))
     for first in range(0, groups, CHUNK):
@@ -187,7 +190,7 @@ def _comparison(
     slice_, value, rows = part
     low, high = np.percentile(draws, [50 * (1 - LEVEL), 50 * (1 + LEVEL)]).tolist()
     label = holdout.label[rows]
-    both = len(np.unique(label)) == 2  # noqa: PLR2004
+    both = len(np.unique(label)) == 2
     champion, challenger = (float(each[rows].mean()) for each in losses[:2])
     return Comparison(
         slice=slice_,
@@ -225,7 +228,11 @@ def _reasons(compared: list[Comparison], errors: list[float], excess: float, ter
     drifted = where or overall
     if terms.better and drifted.difference >= 0:
         place = f"{terms.slice} {terms.value}" if where else "over all"
-        unknown = f" ({terms.slice} {terms.value}, has too few decisions to tell)" if terms.slice and not where else ""
+        unknown = (
+            f" ({terms.slice} {terms.value} has too few decisions to tell)"
+            if terms.slice and not where
+            else ""
+        )
         reasons.append(f"it is not better where the drift was, {place}{unknown}: {_interval(drifted)}")
     if not terms.champion and overall.difference >= 0 and not terms.better:
         reasons.append(f"it does not beat the constant base rate: {_interval(overall)}")

@@ -114,7 +114,11 @@ def learn(
                 keeper.keep(f"{name}.npz")
                 loss = line.loss if line.validation_log_loss is None else line.validation_log_loss
                 log.info("%s: epoch %d, log-loss %.4f", name, line.epoch, loss)
-                beat(Heartbeat(at=0.0, phase=Phase.FITTING, epoch=line.epoch, epochs=epochs, loss=loss, rows=rows))
+                beat(
+                    Heartbeat(
+                        at=0.0, phase=Phase.FITTING, epoch=line.epoch, epochs=epochs, loss=loss, rows=rows
+                    )
+                )
 
             beat(Heartbeat(at=0.0, phase=Phase.FITTING, epochs=epochs, rows=rows))
             return _resumed(keeper.folder / f"{name}.npz", lambda: work(tell))
@@ -179,9 +183,7 @@ class _Way(NamedTuple):
 
 def _loss(found: Any) -> float:
     """The least log-loss on the rows that stopped it."""
-    return min(
-        each.validation_log_loss for each in found.epochs if each.best
-    )
+    return min(float(each.validation_log_loss) for each in found.epochs if each.best)
 
 
 def _resumed(path: Path, fit: Callable[[], Any]) -> Any:

@@ -86,9 +86,15 @@ class Performer:
         """Take in the release log, if it has grown."""
         if not now and time.monotonic() - self._read_at < self._settings.registry.poll_s:
             return
-        if self._registry.latest() != known.release:
-            known.released(self._registry.releases())
+        self._follow(known, self._registry.latest())
         self._read_at = time.monotonic()
+
+    def _follow(self, known: Knowledge, release: Release) -> None:
+        """Take in ``release``, the newest; all of the log is read only if there are others between, which are others'."""
+        if release.number == known.release.number + 1:
+            known.released([*known.releases, release])
+        elif release != known.release:
+            known.released(self._registry.releases())
 
     def _base_of(self, release: Release) -> float | None:
         """The share of positives that the live version is calibrated to: that of its own reference."""
@@ -159,6 +165,9 @@ class Performer:
             case Write(record):
                 self._write(record, controller.known)
             case Start(record, spec):
+                self._read(controller.known, now=True)
+                if controller.known.release.generation > controller.generation:
+                    return  # another trainer's business since a moment ago
                 self._write(record, controller.known)
                 self._say(f"training for {record.request.id}: {record.request.reason} (job {spec.id})")
                 self._looked_at = 0.0
@@ -224,7 +233,7 @@ class Performer:
                 reasons = (*publish.refused.reasons, str(error))
                 self._write(replace(publish.refused, reasons=reasons), known)
             return
-        known.released(self._registry.releases())
+        self._follow(known, release)
         if publish.done is not None:
             self._write(publish.done, known)
         metrics.RELEASES.labels(release.change).inc()

@@ -58,7 +58,9 @@ class StoppedError(BaseException):
 class _Job:
     """One run of a job: what it knows from its spec on."""
 
-    def __init__(self, spec: JobSpec, registry: Registry, beat: Beat, work: Path, *, rank: int, ranks: int) -> None:
+    def __init__(
+        self, spec: JobSpec, registry: Registry, beat: Beat, work: Path, *, rank: int, ranks: int
+    ) -> None:
         self.spec, self._registry, self._beat, self._work = spec, registry, beat, work
         self._rank, self._ranks = rank, ranks
         self.keeper = Keeper(registry, spec.checkpoints, work / "checkpoint", chief=rank == 0)
@@ -113,7 +115,9 @@ class _Job:
         decision = msgspec.structs.replace(
             decision, reasons=(*decision.reasons, *rows.remarks, learnt.remark)
         )
-        log.info("the gate %s: %s", "passes it" if decision.passed else "keeps the champion", decision.reasons)
+        log.info(
+            "the gate %s: %s", "passes it" if decision.passed else "keeps the champion", decision.reasons
+        )
         self._beat(Heartbeat(at=0.0, phase=Phase.STORING, rows=count))
         digest = bundle.read(directory).digest
         self.keeper.settle("stored.json", msgspec.json.encode(Placed(spec.version, digest)))
@@ -223,6 +227,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("job", help="id; its spec is in the registry")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it tells of every collective
     signal.signal(signal.SIGTERM, _stop)
     registry, result = Registry(given.registry), f"{folder(given.job)}/result.json"
     try:
@@ -231,7 +236,9 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         data = registry.read(f"{folder(given.job)}/spec.json")
         if data is None:
-            log.error("%s/%s: there is no such job; is it this registry's?", given.registry, folder(given.job))
+            log.error(
+                "%s/%s: there is no such job; is it this registry's?", given.registry, folder(given.job)
+            )
             return 2
         spec = msgspec.json.decode(data, type=JobSpec)
         rank, ranks = _place()

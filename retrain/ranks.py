@@ -22,7 +22,7 @@ from typing import Protocol
 
 import msgspec
 
-from deploy.registry import Registry
+from deploy.registry import Registry, RegistryError
 from retrain import child
 from retrain.spec import Heartbeat, JobSpec, Phase, folder
 
@@ -138,7 +138,10 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     registry = Registry(given.registry)
-    spec = read_spec(registry, given.job)
+    try:
+        spec = read_spec(registry, given.job)
+    except (RegistryError, msgspec.MsgspecError) as error:
+        sys.exit(f"{given.registry}, {folder(given.job)}/spec.json: {error}")
     pipeline = ("-m", "retrain.pipeline", given.registry, given.job)
     if not given.ray:
         return keep(lambda: LocalRanks((sys.executable, *pipeline), spec.workers), given.attempts)
@@ -146,13 +149,16 @@ def main(arguments: Sequence[str]) -> int:
 
     def beat() -> None:
         sign = Heartbeat(at=time.time(), phase=Phase.STARTING)
-        registry.write(f"{spec.folder}/heartbeat.json", msgspec.json.encode(sign))
+        try:
+            registry.write(f"{spec.folder}/heartbeat.json", msgspec.json.encode(sign))
+        except RegistryError as error:  # whoever waits for a sign decides what that means
+            log.warning("no heartbeat: %s", error)
 
     return keep(lambda: RayRanks(pipeline, spec.workers, spec.gpus, beat), given.attempts)
 
 
 def read_spec(registry: Registry, job: str) -> JobSpec:
-    """The spec of the job with that id."""
+    """The spec of the job with that id; raises :class:`RegistryError` if there is none."""
     data = registry.read(f"{folder(job)}/spec.json")
     if data is None:
         sys.exit(

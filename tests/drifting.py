@@ -73,6 +73,7 @@ def reference(n: int = 2000, seed: int = 0) -> Reference:
         score=score,
         label=label,
         time=START_MS - STEP_MS * np.arange(n, 0, -1, dtype=np.int64),
+        usual=np.zeros((3, 4), np.float32),
     )
 
 

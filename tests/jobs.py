@@ -38,7 +38,8 @@ def world(folder: Path, after: pa.Table) -> str:
 
 def request(**fields: Any) -> RetrainRequest:
     """A request with what a test does not care about."""
-    return RetrainRequest(**{"id": "r1", "trigger": Trigger.HAND, "reason": "", "by": "test", "asked": 0} | fields)
+    given: dict[str, Any] = {"id": "r1", "trigger": Trigger.HAND, "reason": "", "by": "test", "asked": 0}
+    return RetrainRequest(**given | fields)
 
 
 def since(**fields: Any) -> RetrainRequest:
@@ -51,11 +52,13 @@ def ordered(
     **fields: Any,
 ) -> JobSpec:  # fmt: skip
     """A job's spec, which lies in the registry at ``url``."""
-    spec = JobSpec(
-        **{
-            "request": wish or request(), "version": "8", "generation": 1, "usecase": USECASE, "examples": examples,
-            "registry": url, "champion": champion, "seed": 1,
-        } | fields
-    )  # fmt: skip
+    given: dict[str, Any] = {
+        "request": wish or request(),
+        "version": "8",
+        "generation": 1,
+        "usecase": USECASE,
+    }
+    given |= {"examples": examples, "registry": url, "champion": champion, "seed": 1}
+    spec = JobSpec(**given | fields)
     registry.write(f"{spec.folder}/spec.json", msgspec.json.encode(spec))
     return spec

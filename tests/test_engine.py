@@ -64,7 +64,9 @@ def test_every_decision_is_scored_with_what_it_was_scored_on() -> None:
 
 def test_without_a_model_the_score_is_the_declared_prior() -> None:
     """With no model yet, decisions get the prior, and say so."""
-    processed = Engine(usecase(), Events(), fixed(None)).process(state(), records(stream(100, users=5)), NOW_MS)
+    processed = Engine(usecase(), Events(), fixed(None)).process(
+        state(), records(stream(100, users=5)), NOW_MS
+    )
     assert {("prior", 0.3)} == {(score.model, score.score) for score in processed.scores}
 
 

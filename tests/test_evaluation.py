@@ -184,6 +184,15 @@ def test_the_shift_of_the_log_odds_is_that_of_the_weights() -> None:
     assert log_odds_shift(label, np.full(4, 3, np.float32)) == 0
 
 
+def test_importance_is_no_shift_of_the_log_odds() -> None:
+    """Rows that stand for more of the world to come move the level of scores itself, and what weights shift is over that."""
+    label, importance = np.array([1, 0, 0, 0], np.float32), np.array([3, 1, 1, 1], np.float32)
+    ones = np.ones(4, np.float32)
+    assert log_odds_shift(label, ones, importance) == pytest.approx(0, abs=1e-12)
+    assert log_odds_shift(label, np.array([5, 1, 1, 1], np.float32), importance) == pytest.approx(math.log(5))
+    assert evaluation.fitted_rate(label, ones, importance) == pytest.approx(0.5)
+
+
 def test_equal_generators_give_equal_intervals() -> None:
     """The resamples are the generator's alone."""
     label, score, _ = drawn(200)

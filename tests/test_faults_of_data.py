@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors.faults import arrival_faults, column_faults
-from detectors.pace import LATE, Pace, pace_of
+from detectors.faults import Usual, arrival_faults, column_faults
+from detectors.pace import LATE, Pace, following, pace_of
 from detectors.rows import Float64, Rows, Schema, rows_of
 from detectors.verdict import Fault
 from tests.bench.injection import BURST, DRIFTS, FAULTS, HOUR, Injection, inject_drift, inject_fault
@@ -197,6 +197,41 @@ def test_late_rows_tell_of_clocks_where_no_receipt_is_known() -> None:
     )
 
 
+def test_history_that_is_sent_again_has_no_clocks_to_judge() -> None:
+    """A year of events sent within a minute comes ever less late; the same lags at the pace of clocks are a fault."""
+    rng = np.random.default_rng(9)
+    rows = arriving(features(BEFORE + WINDOW, rng)[0], rng)
+    received = rows.time + 10**9 - np.where(np.arange(len(rows)) < BEFORE, 0, round(5 * HOUR))
+    assert {"clock-skew"} == verdict(reference(rng), msgspec.structs.replace(rows, received=received))
+    received = (
+        rows.time[-1]
+        + 10**9
+        + np.arange(len(rows)) // 100
+        - np.where(np.arange(len(rows)) < BEFORE, 0, round(5 * HOUR))
+    )
+    assert set() == verdict(reference(rng), msgspec.structs.replace(rows, received=received))
+    slow = pace_of(msgspec.structs.replace(rows[:BEFORE], time=np.full(BEFORE, rows.time[0])))
+    later = pace_of(msgspec.structs.replace(rows[:BEFORE], time=np.full(BEFORE, rows.time[0] + 10**12)))
+    assert slow is not None
+    assert later is not None
+    assert following(slow, later).speed > 1000
+    assert following(None, slow).speed == 0
+
+
+def test_what_training_had_in_a_block_is_no_fault() -> None:
+    """A cohort of newcomers has no history: missing, frozen and new values are faults only where training never had such a block."""
+    rng = np.random.default_rng(10)
+    known, window = reference(rng), reference(rng, WINDOW)
+    numeric, categorical = window.numeric.copy(), window.categorical.copy()
+    numeric[:, NUMERIC.index("age")], numeric[:, NUMERIC.index("demand")] = np.nan, 0.0
+    categorical[:, 0] = "team"
+    window = msgspec.structs.replace(window, numeric=numeric, categorical=categorical)
+    named = {(fault.check, fault.column) for fault in column_faults(known, window, SCHEMA)}
+    assert {("null-field", "age"), ("frozen-field", "demand"), ("unknown-values", "plan")} <= named
+    usual = Usual(missing={"age": 1.0}, alike={"demand": 1.0, "plan": 1.0}, strange={"plan": 1.0})
+    assert [] == column_faults(known, window, SCHEMA, usual)
+
+
 def test_a_pace_is_told_in_hours_and_milliseconds() -> None:
     """A row a minute, received 3 s later; then one that is eleven minutes late."""
     time = np.append(np.arange(1, 100) * 60_000, 99 * 60_000 - LATE - 1)
@@ -204,7 +239,7 @@ def test_a_pace_is_told_in_hours_and_milliseconds() -> None:
     pace = pace_of(msgspec.structs.replace(rows, received=time + 3000))
     assert pace is not None
     assert pytest.approx(60, rel=0.05) == pace.rate
-    assert Pace(pace.rate, lag=3000, lag_spread=0, late=0.01) == pace
+    assert Pace(pace.rate, 3000, 0, 0.01, pace.middle, pace.speed) == pace
 
 
 def test_a_burst_is_as_fast_as_injected() -> None:

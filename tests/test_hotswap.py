@@ -174,7 +174,7 @@ def gone(directory: Path) -> Path:
     return directory
 
 
-BAD = {
+BAD: dict[Callable[[Path], Path], Fault] = {
     damaged: Fault.DIGEST,
     missing_file: Fault.DIGEST,
     no_model: Fault.CORRUPT,

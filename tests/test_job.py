@@ -251,7 +251,8 @@ sys.exit(code if beats else "no sign of life while it waited")
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_pipeline_runs_on_a_cluster(cluster: Cluster, tmp_path: Path, workers: int) -> None:
     """The job that the trainer orders ends with a stored version, trained by one process or by two ranks, one of which is killed."""
     url = str(tmp_path / "registry")
@@ -262,9 +263,9 @@ def test_the_pipeline_runs_on_a_cluster(cluster: Cluster, tmp_path: Path, worker
     backend = RayBackend(trainer(cluster))
     submitted(backend, job)
     if workers == 2:
-        until(lambda: _fitting(registry, job), "the ranks fit", 120)
+        until(lambda: _fitting(registry, job), "the ranks fit", 300)
         kill(cluster.processes("-m retrain.pipeline", job.id)[-1])
-    until(lambda: backend.state(job.id).ended, "the job ends", 200)
+    until(lambda: backend.state(job.id).ended, "the job ends", 600)
     raw = registry.read(f"{job.folder}/result.json")
     assert raw is not None, backend.log(job.id)
     result = msgspec.json.decode(raw, type=JobResult)

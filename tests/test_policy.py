@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import pytest
 
 from deploy import transitions
 from deploy.release import NOTHING
+from retrain import policy
 from retrain.policy import (
     TIMES,
     Situation,
@@ -254,3 +256,9 @@ def test_numbers_alone_are_no_news() -> None:
 def test_lengths_of_time_are_readable(seconds: float, expected: str) -> None:
     """In the largest unit that fits."""
     assert lasting(seconds) == expected
+
+
+def test_the_examples_in_the_docstrings_are_true() -> None:
+    """They are run as they stand."""
+    failed, tried = doctest.testmod(policy)
+    assert (failed, tried > 0) == (0, True)

@@ -100,3 +100,9 @@ def test_a_group_lives_and_dies_together(
     """Ranks deaf to SIGTERM are killed with the one that ended; the group starts again only when one was killed."""
     monkeypatch.setattr(ranks, "SETTLE_S", 0.1)
     assert expected == ran(tmp_path, ends, attempts)
+
+
+def test_a_job_that_the_registry_does_not_know_is_none(tmp_path: Path) -> None:
+    """As when the cluster reaches another registry than the trainer."""
+    with pytest.raises(SystemExit, match=r"x-1/spec\.json: this registry has no such job"):
+        ranks.main([str(tmp_path), "x-1"])

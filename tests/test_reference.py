@@ -169,6 +169,7 @@ def test_a_spec_without_categories_or_numbers_will_do(holder: Bundle) -> None:
             whole,
             numeric=whole.numeric[:, : len(spec.numeric)],
             categorical=whole.categorical[:, : len(spec.categorical)],
+            usual=whole.usual[:, : len(spec.numeric) + len(spec.categorical)],
         )
         reference.write(holder.directory, part)
         found = reference.read(msgspec.structs.replace(holder, spec=spec))
@@ -248,3 +249,23 @@ def test_an_empty_sample_is_refused(holder: Bundle) -> None:
     reference.write(holder.directory, empty)
     with pytest.raises(BundleError, match=r"`numeric` .* is float32 \[1, 4\], got float32 \[0, 4\]"):
         reference.read(holder)
+
+
+def test_what_is_usual_is_the_most_that_a_block_of_training_had() -> None:
+    """Of the days that were trained on, the one with most missing, most alike and most strange values counts."""
+    user, time = visits(users=100, days=4, a_day=1)
+    history = decisions(user, time)
+    first = np.arange(len(user)) < 100
+    numeric, categorical = history.numeric.copy(), history.categorical.copy()
+    numeric[first, 0], numeric[first, 1] = np.nan, 7.0
+    categorical[first, 0] = 1 + categorical.max()
+    history = msgspec.structs.replace(history, numeric=numeric, categorical=categorical)
+    drawn = sample(history[~first], np.zeros(300, np.float32), DAILY, 0, history)
+    f = history.numeric.shape[1]
+    missing, alike, strange = drawn.usual
+    assert 1.0 == missing[0]
+    assert 1.0 == alike[1]
+    assert 1.0 == strange[f]
+    calm = sample(history[~first], np.zeros(300, np.float32), DAILY, 0)
+    assert calm.usual[0, 0] < 0.1
+    assert 0.0 == calm.usual[2, f]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
+from prometheus_client import REGISTRY
 
 from deploy import transitions
 from deploy.registry import Registry
@@ -26,9 +27,9 @@ from retrain import history
 from retrain.app import TrainerProcess, group
 from retrain.gate import GateDecision
 from retrain.job import JobState
-from retrain.request import Record, RetrainRequest, State
+from retrain.request import Record, RetrainRequest, State, Trigger
 from retrain.spec import JobResult
-from retrain.verdicts import Action, Verdict
+from retrain.verdicts import Action, Estimate, Verdict
 from tests import trainers
 from tests.drifting import USECASE, bundle
 from tests.trainers import Backend, case, verdict
@@ -160,9 +161,14 @@ class Scene:
 
 
 @pytest.fixture
-def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
+def scene(settings: Settings, tmp_path: Path) -> Scene:
     """A scene of its own."""
     return Scene(settings, tmp_path)
+
+
+def failures(what: str) -> float:
+    """The metric of what could not be done."""
+    return REGISTRY.get_sample_value("eddyline_trainer_failures_total", {"what": what}) or 0.0
 
 
 def pair(number: int, score: float, other: float) -> dict[str, object]:
@@ -206,7 +212,7 @@ def test_from_a_verdict_to_a_live_model_and_back(scene: Scene) -> None:
 def test_a_label_shift_is_corrected_from_the_base_rate_of_the_bundle(scene: Scene) -> None:
     """Which the trainer reads from the registry."""
     with scene.trainer() as trainer:
-        scene.hear(verdict(Action.CORRECT_PRIOR, prior_counted=trainers.Estimate(0.9, 0.85, 0.95)))
+        scene.hear(verdict(Action.CORRECT_PRIOR, prior_counted=Estimate(0.9, 0.85, 0.95)))
         trainer.wait_for(lambda: scene.changes() == [Change.CORRECT], "it is corrected")
     live = scene.registry.latest().live
     assert live is not None
@@ -284,11 +290,13 @@ def test_a_registry_that_is_gone_for_a_while_loses_nothing(scene: Scene) -> None
     """It is tried again; what was asked meanwhile is done then."""
     with scene.trainer() as trainer:
         trainer.wait_for(trainer.deciding, "it decides")
-        home = scene.folder / "registry"
+        home, before = scene.folder / "registry", failures("registry")
         home.rename(scene.folder / "away")
         home.write_text("not a folder")
         scene.ask()
         scene.hear(verdict(Action.RETRAIN))
+        trainer.wait_for(lambda: failures("registry") > before, "it notices")
+        assert scene.backend.submitted == []
         home.unlink()
         (scene.folder / "away").rename(home)
         trainer.wait_for(lambda: len(scene.states()) == 2, "both are answered")
@@ -301,7 +309,7 @@ def test_bad_records_stop_nothing(scene: Scene) -> None:
     scene.produce(topics.drift, b"no verdict", {"id": 1})
     with scene.trainer() as trainer:
         trainer.wait_for(trainer.deciding, "it decides")
-        forged = msgspec.structs.replace(trainers.request(id="x"), trigger=trainers.Trigger.VERDICT)
+        forged = msgspec.structs.replace(trainers.request(id="x"), trigger=Trigger.VERDICT)
         scene.produce(topics.requests, b"{", forged)
         scene.produce(topics.samples, b'{"label": "beside"}')
         scene.produce(topics.drift, b"\xff")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deploy import transitions
+from deploy import transitions, watch
 from deploy.release import Role
 from deploy.watch import (
     Evidence,
@@ -163,3 +165,9 @@ def test_a_comparison_goes_on_over_releases_that_do_not_concern_it() -> None:
     assert begun(log) == 5
     log.append(transitions.canary(log[-1], V3, share=0.2, **why()))
     assert begun(log) == 6
+
+
+def test_the_examples_in_the_docstrings_are_true() -> None:
+    """They are run as they stand."""
+    failed, tried = doctest.testmod(watch)
+    assert (failed, tried > 0) == (0, True)

@@ -17,7 +17,10 @@ from deploy.registry import Registry
 from deploy.release import Correction, Placed, Release
 from model.bundle import MODEL, read, read_golden, write_golden, write_manifest
 
-BIAS, EMBEDDING = "logit_1/Add", "GatherV2"  # tensors of the network, by a part of their names
+BIAS, EMBEDDING = (
+    "logit_1/Add",
+    "GatherV2/ReadVariableOp",
+)  # tensors of the network, by the ends of their names
 
 
 def variant(bundle: Path, folder: Path, version: str, shift: float = 0.0) -> Path:
@@ -73,18 +76,12 @@ def planted(registry: Registry, directory: Path) -> Placed:
 
 
 def _tensor(directory: Path, name: str) -> NDArray[np.float32]:
-    """The weights of the tensor whose name has ``name`` in it."""
-    content = (directory / MODEL).read_bytes()
-    interpreter = Interpreter(model_content=content)
+    """The weights of the tensor whose name ends in ``name``; results, of more dimensions, may be called so as well."""
+    interpreter = Interpreter(model_content=(directory / MODEL).read_bytes())
     interpreter.allocate_tensors()
-    found = []
-    for each in interpreter.get_tensor_details():
-        if name in each["name"]:
-            try:
-                found.append(interpreter.get_tensor(each["index"]))
-            except ValueError:
-                continue  # no weights: a result, which is there only while it is computed
-    (weights,) = (each for each in found if content.count(each.tobytes()) == 1)
+    found = [each for each in interpreter.get_tensor_details() if each["name"].endswith(name)]
+    least = min(found, key=lambda each: len(each["shape"]))
+    weights: NDArray[np.float32] = interpreter.get_tensor(least["index"])
     return weights.copy()
 
 

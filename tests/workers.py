@@ -118,6 +118,12 @@ class MonitorProcess(_Process):
     command, group = "monitor", "monitor"
 
 
+class TrainerProcess(_Process):
+    """An ``eddyline trainer``."""
+
+    command, group = "trainer", "trainer"
+
+
 def send(settings: Settings, events: list[dict[str, object]]) -> None:
     """Produce ``events`` as they are."""
     with EventProducer(settings) as producer:

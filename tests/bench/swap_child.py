@@ -77,7 +77,9 @@ class Measured(msgspec.Struct, frozen=True):
 class Swapping(Protocol):
     """A contestant."""
 
-    source: Source
+    @property
+    def source(self) -> Source:
+        """What scores."""
 
     def swap(self) -> None:
         """Begin to bring the other version to life; returns at once."""
@@ -106,7 +108,7 @@ class Eddyline:
 
     def done(self) -> tuple[int, float]:
         """As the metrics have it."""
-        samples = {each.name: each.value for each in metrics.SWAP_SECONDS.collect()[0].samples}
+        samples = {each.name: each.value for each in next(iter(metrics.SWAP_SECONDS.collect())).samples}
         return int(samples["eddyline_swap_seconds_count"]), samples["eddyline_swap_seconds_sum"]
 
 
