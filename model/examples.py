@@ -105,8 +105,9 @@ class Examples(msgspec.Struct, frozen=True):
         return len(self.label)
 
     def __getitem__(self, rows: slice | NDArray[np.bool_] | NDArray[np.int64]) -> Examples:
-        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__struct_fields__}
-        return Examples(**{name: None if each is None else each[rows] for name, each in columns.items()})
+        columns = ((name, getattr(self, name)) for name in self.__struct_fields__)
+        chosen: dict[str, Any] = {name: None if each is None else each[rows] for name, each in columns}
+        return Examples(**chosen)
 
     @property
     def base_rate(self) -> float:

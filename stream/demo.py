@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from deploy.settings import Events
@@ -55,7 +56,7 @@ def run(
     _make_empty(directory)
 
     def say(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - begin:5.1f} s[/dim]  {text}")
+        console.print(f"[dim]{time.monotonic() - begin:5.1f} s[/dim]  {escape(text)}")
 
     first, rest = directory / "first.jsonl", directory / "rest.jsonl"
     later = ",".join(sorted(_presentations(example) - {FIRST}))

@@ -78,7 +78,7 @@ def test_after_a_change_of_the_law_a_better_model_is_stored(
     place: Place, short: Callable[[int], None]
 ) -> None:
     """All labels turned round: the job fits anew, passes the gate by far, and leaves bundle, decision, report and result."""
-    short(8)
+    short(6)
     spec = place.order(later(1200, flipped=True), wish=since())
     result = place.run(spec)
     assert not result.error
