@@ -36,11 +36,6 @@ from model.usecase import Duration, UseCase
 # 9,000 rows since a covariate drift, live for a year, came to a log-loss of .404; the one before it, of 45,000, to .393.
 ENOUGH = 10
 
-# Labels that became known since the live model was trained, of the rows that it was trained on, from which on it is worth
-# training without a drift: what a model loses for want of examples falls with their number, so that early on they are
-# worth more than any drift is, and later on this is a calendar in units of data.
-GROWN = 0.5
-
 Scorer = Callable[[Examples], Float32]  # examples to the probability [n] of a positive label
 
 
@@ -267,8 +262,9 @@ class _Life:
 
     def _grown(self, now: int) -> bool:
         """Whether there is much that the model does not know."""
+        growth = self._log.case.retrain.growth
         known = self._log.became_known(self._model.trained.at, now)
-        return self._policy.rule is Rule.LOOP and known >= GROWN * self._model.trained.rows
+        return self._policy.rule is Rule.LOOP and 0 < growth * self._model.trained.rows <= known
 
     def _parts(self, now: int, since: int | None) -> Parts:
         """What is trained on: examples since a change, if there are enough, otherwise those of the usual window."""

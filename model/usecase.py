@@ -244,7 +244,10 @@ class Drift(_Table, frozen=True):
 class Retrain(_Table, frozen=True):
     """When a new model is trained, and what it must show before it goes live, and after.
 
-    Verdicts on drift and people ask for training; with ``every``, so does the calendar. It begins no sooner than
+    Verdicts on drift and people ask for training; with ``every``, so does the calendar; and so does ``growth``, once so many
+    labels became known since the live model was trained, as a share of the rows that it was trained on (0: never). What a
+    model loses for want of examples falls with their number, so early on more of them are worth more than any drift is,
+    and later on this is a calendar in units of data: docs/backtest.md. Training begins no sooner than
     ``cooldown`` after the last one ended, costs at most ``budget`` of training a day, and waits for ``labels`` examples whose label is known since
     the change. A challenger goes live if its log-loss, on later decisions that no model has seen, is nowhere worse than
     the live model's by more than ``margin``: a wider one lets more through. Before that it goes through ``stages``,
@@ -257,6 +260,7 @@ class Retrain(_Table, frozen=True):
     cooldown: Duration = Duration(86400)
     budget: Duration = Duration(4 * 3600)
     labels: Annotated[int, msgspec.Meta(ge=100, le=10_000_000)] = 1000
+    growth: Annotated[float, msgspec.Meta(ge=0, le=100)] = 1 / 3
     margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.005
     stages: tuple[Literal["shadow", "canary"], ...] = ()
     share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2

@@ -67,7 +67,12 @@ class TrainerProcess:
         self._place = Place(
             usecase=usecase, examples=reachable(settings.sink.log), registry=reachable(settings.registry.url)
         )
-        self._labels = Labels(ExampleLog(settings.sink.log), case.training, time.monotonic)
+        self._labels = Labels(
+            ExampleLog(settings.sink.log),
+            case.training,
+            time.monotonic,
+            longest_s=max(each.window + each.lateness for each in case.decisions.values()),
+        )
         self._performer = Performer(settings, case, self._registry, backend, say)
         self._refusals = Refusals(settings, self._topic, "topics.requests", REASON)
         self._mine = False  # whether the partition is here

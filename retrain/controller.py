@@ -38,12 +38,13 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """What is seen ``now``, ms.
 
     ``base`` is the share of positives in the live model's reference (None: not known), ``labels`` counts those known since
-    a moment (None: it cannot), ``job`` is what became of the running one, if anything.
+    a moment (None: it cannot), ``growth`` tells what the live model does not know yet (None: not known), ``job`` is what became of the running one, if anything.
     """
 
     now: int
     labels: Callable[[int | None], int | None]
     base: float | None = None
+    growth: policy.Growth | None = None
     job: JobResult | GiveUp | None = None
 
 
@@ -171,7 +172,7 @@ class Controller:
     def _answer(self, view: View) -> Iterator[Action]:
         """Decide on every request that is open, people's urgent ones and then the oldest first."""
         records, faults = dict(self.known.records), self.known.faults()
-        for each in sorted(self._open(view.now), key=lambda each: _rank(each.request)):
+        for each in sorted(self._open(view), key=lambda each: _rank(each.request)):
             request = each.request
             last = records.get(request.id)
             if each.standing is not None:
@@ -201,7 +202,7 @@ class Controller:
             elif policy.tells_more(record, last):
                 yield Write(record)
 
-    def _open(self, now: int) -> Iterator[Called]:
+    def _open(self, view: View) -> Iterator[Called]:
         """The requests to decide on."""
         records, live, seen = self.known.records, self.known.live, set()
         for verdict in self.known.newest.values():
@@ -213,22 +214,25 @@ class Controller:
             renewed = last is not None and last.request.revision < verdict.revision
             if last is None or last.state in policy.PENDING or (last.state is State.REFUSED and renewed):
                 yield asked
-        for request in self._new(now):
+        for request in self._new(view):
             seen.add(request.id)
             yield Called(request)
         for record in records.values():
             if record.state in policy.PENDING and record.request.id not in seen:
                 yield self._left(record.request)
 
-    def _new(self, now: int) -> Iterator[RetrainRequest]:
-        """Requests of others, of the calendar, and of verdicts that came to nothing, which have no record yet."""
-        known = self.known
+    def _new(self, view: View) -> Iterator[RetrainRequest]:
+        """Requests of others, of the calendar, of growth, and of verdicts that came to nothing, which have no record yet."""
+        known, now = self.known, view.now
         yield from known.asked.values()
         promotion = known.promotion(known.live)
         promoted = 0 if promotion is None else milliseconds(promotion.created)
         due = policy.scheduled(now, known.live, promoted, known.records.values(), self._policy)
         if due is not None:
             yield due
+        more = policy.grown(now, known.live, view.growth, known.records.values(), self._policy)
+        if more is not None:
+            yield more
         for record in known.records.values():
             following = policy.again(record)
             if following is not None and following.id not in known.records and following.model == known.live:

@@ -18,32 +18,47 @@ class Labels:
     """Counts in ``examples``; ``clock`` tells s of a clock that never goes back."""
 
     def __init__(
-        self, examples: ExampleLog, training: Training, clock: Callable[[], float], again_s: float = AGAIN_S
+        self,
+        examples: ExampleLog,
+        training: Training,
+        clock: Callable[[], float],
+        again_s: float = AGAIN_S,
+        longest_s: float = 0.0,
     ) -> None:
+        """``longest_s`` is after how many seconds a decision's label is known at the latest."""
         self._examples, self._clock, self._again_s = examples, clock, again_s
         self._window = round((training.train + training.validate) * 1000)
+        self._longest = round(longest_s * 1000)
         self._counted: dict[int | None, tuple[float, int | None]] = {}
 
     def __call__(self, since: int | None) -> int | None:
         """Labels known of decisions from ``since`` (ms; None: the last ``train`` and ``validate``) on; None if they cannot be read."""
+        return self._cached(since, lambda: self._count(since))
+
+    def _cached(self, key: int | None, count: Callable[[], int]) -> int | None:
         now = self._clock()
-        at, known = self._counted.get(since, (-self._again_s, None))
+        at, known = self._counted.get(key, (-self._again_s, None))
         if now - at < self._again_s:
             return known
         # What waits no more is counted no more, and forgotten.
         self._counted = {
-            key: each for key, each in self._counted.items() if now - each[0] < 6 * self._again_s
+            other: each for other, each in self._counted.items() if now - each[0] < 6 * self._again_s
         }
         try:
-            known = self._count(since)
+            known = count()
         except ExampleLogError as error:
             metrics.TRAINER_FAILURES.labels("examples").inc()
             log.warning("labels cannot be counted, and are again later: %s", error)
             known = None
-        self._counted[since] = (now, known)
+        self._counted[key] = (now, known)
         return known
 
-    def _count(self, since: int | None) -> int:
+    def since_trained(self, as_of: int) -> int | None:
+        """Labels that became known after the moment ``as_of``, ms of event time; None if they cannot be read."""
+        return self._cached(-1 - as_of, lambda: self._count(as_of - self._longest, as_of))
+
+    def _count(self, since: int | None, after: int = 0) -> int:
+        """Labels of decisions from ``since`` on that became known after the moment ``after``."""
         if since is None:
             dates = self._examples.dates()
             if not dates:
@@ -56,7 +71,7 @@ class Labels:
         # As model/split.py has it: how far event time had come when these were all the examples there are. A window that
         # is open has positive labels only.
         clock = max(int(time.max()), int(closes[label == 0].max(initial=0)))
-        return int((closes <= clock).sum())
+        return int(((closes <= clock) & (closes > after)).sum())
 
 
 _EPOCH = 719_163  # datetime.date(1970, 1, 1).toordinal()

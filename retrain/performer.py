@@ -27,8 +27,9 @@ from retrain import telemetry
 from retrain.actions import Action, Publish, Start, Stop, Write, transition
 from retrain.controller import Controller, View
 from retrain.job import Backend, JobError, JobState, JobUnavailableError
-from retrain.knowledge import Knowledge
+from retrain.knowledge import Knowledge, milliseconds
 from retrain.labels import Labels
+from retrain.policy import Growth
 from retrain.request import Record
 from retrain.spec import Heartbeat, JobResult, JobSpec, folder
 from retrain.supervision import GiveUp, Seen, decide, look
@@ -56,6 +57,7 @@ class Performer:
         self._seen: dict[str, Seen] = {}  # by job
         self._looked_at = self._read_at = 0.0  # at the job, at the release log
         self._base: tuple[Placed, float] | None = None  # of the live version
+        self._trained: tuple[str, int, int] | None = None  # the live version, its rows, and as of when, ms
         self._unread: tuple[Placed, float] | None = None  # whose reference could not be read, and when
 
     def turn(self, controller: Controller, labels: Labels) -> bool:
@@ -67,7 +69,13 @@ class Performer:
         self._read(known)
         if known.release.generation > controller.generation:
             return False
-        view = View(now=_now(), labels=labels, base=self._base_of(known.release), job=self._look(controller))
+        view = View(
+            now=_now(),
+            labels=labels,
+            base=self._base_of(known.release),
+            growth=self._growth_of(known.release, labels),
+            job=self._look(controller),
+        )
         for action in controller.turn(view):
             self._perform(action, controller)
         telemetry.standing(known, controller.spent(view.now))
@@ -118,6 +126,21 @@ class Performer:
             return None
         self._base = placed, float(found.label.mean())
         return self._base[1]
+
+    def _growth_of(self, release: Release, labels: Labels) -> Growth | None:
+        """What the live version, as its manifest tells what it was trained on, does not know yet."""
+        if release.live is None or not self._case.retrain.growth:
+            return None
+        if self._trained is None or self._trained[0] != release.live.version:
+            version = self._registry.version(release.live.version)
+            if version is None or "as_of" not in version.manifest.window:
+                return None
+            rows = int(version.manifest.metrics.get("live_rows", 0))
+            as_of = milliseconds(version.manifest.window["as_of"])
+            self._trained = release.live.version, rows, as_of
+        _, rows, as_of = self._trained
+        known = labels.since_trained(as_of)
+        return None if known is None or not rows else Growth(known, rows)
 
     def _look(self, controller: Controller) -> JobResult | GiveUp | None:
         """What became of the running job, if anything; one that nobody has started yet is."""

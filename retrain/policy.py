@@ -125,6 +125,39 @@ def scheduled(
     )
 
 
+class Growth(msgspec.Struct, frozen=True):
+    """What became known of since the live model was trained: labels, and the ``rows`` that it was trained on."""
+
+    labels: int
+    rows: int
+
+
+def grown(
+    now: int, live: str, growth: Growth | None, records: Iterable[Record], policy: Retrain
+) -> RetrainRequest | None:
+    """The request for a model of more data than ``live`` had; where the gate kept that, again at twice as much, ``TIMES`` in all."""
+    if growth is None or not policy.growth:
+        return None
+    asked = [
+        each for each in records if each.request.trigger is Trigger.GROWTH and each.request.model == live
+    ]
+    share = policy.growth * 2 ** len(asked)
+    if (
+        len(asked) >= TIMES
+        or any(each.state in OPEN for each in asked)
+        or growth.labels < share * growth.rows
+    ):
+        return None
+    return RetrainRequest(
+        id=f"growth-{_plain(live)}-{len(asked) + 1}",
+        trigger=Trigger.GROWTH,
+        reason=f"{growth.labels:,} labels became known since {live} was trained on {growth.rows:,} rows",
+        by="growth",
+        asked=now,
+        model=live,
+    )
+
+
 def again(record: Record) -> RetrainRequest | None:
     """The next request of a verdict that led to no new model: what few labels do not tell, twice as many may.
 

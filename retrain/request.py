@@ -20,6 +20,7 @@ class Trigger(StrEnum):
 
     VERDICT = "verdict"  # the drift monitor
     SCHEDULE = "schedule"  # `every` of the use case's [retrain]
+    GROWTH = "growth"  # so many more labels than the live model knows: `growth` of the same
     HAND = "hand"  # `eddyline retrain`
     PROGRAM = "program"  # POST /retrain, or a record of the requests topic that is not ours
 

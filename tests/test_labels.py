@@ -49,6 +49,14 @@ def test_labels_are_counted_from_a_moment_on(tmp_path: Path) -> None:
     assert Labels(ExampleLog(tmp_path / "none"), TRAINING, Clock())(None) == 0
 
 
+def test_labels_that_became_known_since_training_are_those_whose_window_closed_after(tmp_path: Path) -> None:
+    """Decisions from before count if their window was open then."""
+    labels = Labels(log_of(tmp_path / "log"), TRAINING, Clock(), longest_s=2 * 86400.0)
+    assert labels.since_trained(START + 3 * DAY_MS) == 398  # those from a day after the start on
+    assert labels.since_trained(START + 9 * DAY_MS) == 0
+    assert labels(START) == 499
+
+
 def test_what_is_known_is_what_the_split_takes(tmp_path: Path) -> None:
     """Positives whose window is open are left out there, too."""
     table = made(1000)

@@ -13,11 +13,13 @@ from deploy.release import NOTHING
 from retrain import policy
 from retrain.policy import (
     TIMES,
+    Growth,
     Situation,
     again,
     called,
     decide,
     first_id,
+    grown,
     last_end,
     lasting,
     scheduled,
@@ -107,6 +109,25 @@ def test_the_calendar_asks_once_a_period_and_not_for_a_young_model() -> None:
     assert scheduled(NOW + 30 * DAY, "v1", old, [record(State.KEPT, due)], CASE.retrain) is not None
     assert scheduled(NOW, "", 0, [], CASE.retrain) is not None
     assert scheduled(NOW, "v1", old, [], case().retrain) is None
+
+
+def test_growth_asks_once_a_third_as_much_is_known_as_was_trained_on() -> None:
+    """And again at twice as much where the gate kept the model, four times in all; not while it is asked for, nor at growth 0."""
+    assert grown(NOW, "v1", Growth(3333, 10_000), [], CASE.retrain) is None
+    records, needed = [], []
+    for labels in range(3000, 50_000, 1000):
+        due = grown(NOW, "v1", Growth(labels, 10_000), records, CASE.retrain)
+        if due is not None:
+            assert (due.trigger, due.weighting, due.model) == (Trigger.GROWTH, Weighting.ROLLING, "v1")
+            waiting = [*records, record(State.WAITING, due)]
+            assert grown(NOW, "v1", Growth(10**9, 10_000), waiting, CASE.retrain) is None
+            records.append(record(State.KEPT, due))
+            needed.append(labels)
+    assert needed == [4000, 7000, 14_000, 27_000]
+    assert grown(NOW, "v1", Growth(10**9, 10_000), records, CASE.retrain) is None
+    assert grown(NOW, "v2", Growth(4000, 10_000), records, CASE.retrain) is not None
+    assert grown(NOW, "v1", Growth(9999, 10_000), [], case("growth = 0").retrain) is None
+    assert grown(NOW, "v1", None, [], CASE.retrain) is None
 
 
 def test_a_verdict_that_led_to_nothing_asks_again_with_twice_the_labels() -> None:

@@ -76,6 +76,12 @@ def main() -> None:
     console.print(f"{path}")
 
 
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    return "-" if value is None else str(value)
+
+
 def _table(seen: dict[str, Seen]) -> Table:
     """Scenarios as columns."""
     table = Table(title=f"drift through the whole system, from decision {ONSET:,} on")
@@ -84,7 +90,7 @@ def _table(seen: dict[str, Seen]) -> Table:
         table.add_column(name, justify="right")
     for field in Seen.__struct_fields__[1:]:
         values = [getattr(each, field) for each in seen.values()]
-        table.add_row(field, *(("-" if value is None else str(value)) for value in values))
+        table.add_row(field, *(_shown(value) for value in values))
     return table
 
 

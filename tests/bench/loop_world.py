@@ -40,7 +40,7 @@ effort = "number"
 load = "number"
 plan = "category"
 [features]
-pages = { kind = "decayed_count", events = ["page"], half_life = "1h" }
+pages = { kind = "decayed_count", events = ["page"], half_life = "5m" }
 effort = { kind = "context", field = "effort" }
 load = { kind = "context", field = "load" }
 plan = { kind = "context", field = "plan", buckets = 8 }
@@ -64,6 +64,7 @@ cooldown = "1s"
 budget = "1h"
 labels = 3000
 share = 0.5
+growth = 0
 """
 
 
