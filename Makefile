@@ -9,7 +9,7 @@ PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venvs/uv/bin/uv)
 RUN := .venv/bin/python -m
 
-.PHONY: setup demo test test-slow check bench bench-stream bench-quality bench-drift bench-drift-oulad up lock
+.PHONY: setup demo test test-slow check bench bench-stream bench-quality bench-drift bench-drift-oulad bench-swap bench-loop up lock
 
 setup: .venv/.ready
 
@@ -23,7 +23,7 @@ $(UV):
 	$(UV) pip install --quiet --python .venv --no-deps --no-build-isolation --editable .
 	touch $@
 
-demo: setup ## train on the first presentation of the sample, stream the rest, score live
+demo: setup ## the whole loop on the sample: a first model, the stream, drift, retraining, the swap, what it gained
 	$(RUN) eddyline demo
 
 check: setup ## ruff, mypy, import-linter
@@ -39,7 +39,7 @@ test: check ## all checks, then the tests against a real Kafka
 test-slow: setup ## the few tests that take minutes
 	$(RUN) pytest -m slow
 
-bench: bench-stream bench-quality bench-drift bench-drift-oulad ## every benchmark
+bench: bench-stream bench-quality bench-drift bench-drift-oulad bench-swap bench-loop ## every benchmark
 
 bench-stream: setup ## events a second a core against plain Faust, Quix Streams and Bytewax
 	tests/kafka/install.sh
@@ -57,6 +57,13 @@ bench-drift: setup ## false alarms, delays, kinds of drift, data faults, cost; a
 
 bench-drift-oulad: setup ## a frozen model watched over the Open University's presentations, on a timeline
 	$(RUN) tests.bench.drift_oulad $(if $(DATA),--data $(DATA))
+
+bench-swap: setup ## 50 swaps of the model at 20,000 events a second, beside the same with a SavedModel in TensorFlow
+	$(RUN) tests.bench.swap
+
+bench-loop: setup ## the loop on real decisions, and drift of each kind through the whole system on a real Kafka
+	tests/kafka/install.sh
+	$(RUN) tests.bench.loop $(if $(DATA),--data $(DATA))
 
 up: setup ## Kafka on this machine until Ctrl-C, for trying things out
 	tests/kafka/install.sh

@@ -172,7 +172,7 @@ def test_no_broker_is_said_so() -> None:
 
 @pytest.mark.timeout(600)
 def test_the_demo_trains_streams_and_scores(here: Path, tmp_path: Path) -> None:
-    """The demo converts, trains, streams and shows what came of it, and leaves its files where it was told to."""
+    """The demo converts, trains, releases, streams and tells what came of it, and leaves its files where it was told to."""
     done = eddyline(
         "demo",
         "examples/oulad",
@@ -187,7 +187,10 @@ def test_the_demo_trains_streams_and_scores(here: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "15,296 decisions with a label" in done.stdout
     assert "150,000 of 150,000 sent" in done.stdout
-    assert "by model 1" in done.stdout
+    assert "by model first" in done.stdout
+    assert "model first live: promote" in done.stdout
+    assert "had the first model stayed" in done.stdout
+    assert "what happened" in (tmp_path / "run" / "chronicle.html").read_text()
     assert (tmp_path / "run" / "model" / "manifest.json").is_file()
 
 
