@@ -171,6 +171,7 @@ def overtaken(verdict: Verdict) -> Verdict:
         verdict,
         "another alarm came before the kind was told, which goes on under that one's id; nothing is to be done for this",
         kind=Kind.UNDETERMINED,
+        kinds=(Kind.COVARIATE, Kind.LABEL, Kind.CONCEPT),
     )
 
 

@@ -35,6 +35,7 @@ from retrain.spec import Heartbeat, JobResult, JobSpec, folder
 from retrain.supervision import GiveUp, Seen, decide, look
 
 LOOK_S = 1.0  # between looks at a running job
+LINE = 1000  # characters of a job's log that its request's record tells
 
 log = logging.getLogger(__name__)
 replace = msgspec.structs.replace
@@ -164,7 +165,19 @@ class Performer:
             seen = Seen(submitted=now)
         self._seen = {record.job: look(seen, state, beat, now)}
         found = decide(self._seen[record.job], state, record.attempt, now, self._settings.trainer)
-        return found if isinstance(found, GiveUp) else None
+        return self._explained(found, record.job, state) if isinstance(found, GiveUp) else None
+
+    def _explained(self, found: GiveUp, job: str, state: JobState | None) -> GiveUp:
+        """``found`` with the last line of a job that ended by itself: it says what went wrong, and what to do."""
+        if state not in {JobState.FAILED, JobState.SUCCEEDED}:
+            return found
+        try:
+            lines = self._backend.log(job).splitlines()
+        except JobError as error:
+            log.warning("the log of job %s cannot be read: %s", job, error)
+            return found
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
+        return replace(found, reason=f"{found.reason}, at its end: {last[:LINE]}")
 
     def _state(self, job: str) -> JobState | None:
         try:

@@ -119,8 +119,8 @@ class _Job:
             "the gate %s: %s", "passes it" if decision.passed else "keeps the champion", decision.reasons
         )
         self._beat(Heartbeat(at=0.0, phase=Phase.STORING, rows=count))
-        digest = bundle.read(directory).digest
-        self.keeper.settle("stored.json", msgspec.json.encode(Placed(spec.version, digest)))
+        # Each attempt makes another bundle, and one that found no room leaves its mark and no version.
+        self.keeper.settle(_mark(bundle.read(directory).digest), b"{}")
         placed = self._registry.add(directory)
         from model import report  # noqa: PLC0415  # matplotlib takes a second
 
@@ -147,8 +147,7 @@ class _Job:
         there = self._registry.version(self.spec.version)
         if there is None:
             return None
-        own = self.keeper.read("stored.json")
-        if own is None or msgspec.json.decode(own, type=Placed).digest != there.digest:
+        if self.keeper.read(_mark(there.digest)) is None:
             raise RegistryError(
                 f"{self._registry.url}: a version is written once, and {self.spec.version} is another job's bundle there; ask "
                 "for the training again, with another version"
@@ -211,6 +210,11 @@ def _holdout(rows: Examples, case: UseCase, columns: FeatureSpec) -> gate.Holdou
 
 def _beside(spec: JobSpec, name: str) -> str:
     return f"versions/{spec.version}/{name}"
+
+
+def _mark(digest: str) -> str:
+    """The file of the checkpoint that tells a bundle of this job from another's."""
+    return f"stored-{digest}.json"
 
 
 def _place() -> tuple[int, int]:

@@ -8,6 +8,7 @@ each decision's features, so it is scored anew. The page is ``chronicle.html.j2`
 from __future__ import annotations
 
 import itertools
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import jinja2
 import msgspec
 import numpy as np
+import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -133,11 +135,18 @@ def _newest(settings: Settings, topic: str, identity: Callable[[Json], str]) -> 
 def read_decisions(log: str, spec: FeatureSpec, first: Path) -> Decisions:
     """The decisions in the example log at ``log``, scored anew by the bundle ``first``; raises :class:`ChronicleError`."""
     try:
-        examples = read_examples(log, spec)
-        table = read_table(log, columns=["id", "time", "score", "model"])
+        table = read_table(log)
+        if not len(table):
+            raise ChronicleError(
+                f"{log}: there are no examples yet; wait until labels have matured, or correct sink.log"
+            )
+        table = table.sort_by([("time", "ascending"), ("id", "ascending")])  # the order of `examples`
+        # Of one reading: a sink may write to the log in between.
+        with tempfile.TemporaryDirectory() as folder:
+            pq.write_table(table, Path(folder) / "read.parquet")
+            examples = read_examples(Path(folder) / "read.parquet", spec)
     except (ExamplesError, ExampleLogError) as error:
         raise ChronicleError(str(error)) from error
-    table = table.sort_by([("time", "ascending"), ("id", "ascending")])  # the order of `examples`
     return Decisions(
         time=examples.time,
         label=examples.label,

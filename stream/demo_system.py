@@ -114,13 +114,14 @@ class System:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that give a command this system's settings."""
+        """The environment variables that give a command this system's settings, and none of another's."""
         mine = {}
         for group in ("kafka", "engine", "sink", "registry", "trainer"):
             for name, value in msgspec.structs.asdict(getattr(self.settings, group)).items():
                 if value != "":
                     mine[f"EDDYLINE_{group}_{name}".upper()] = str(value)
-        return os.environ | mine
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("EDDYLINE_")}
+        return ours | mine
 
     def log(self, name: str) -> Path:
         """Where the process ``name`` writes what it says."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from deploy.release import Beside, Change, Placed, Release, Role
 from deploy.settings import Registry, Settings, Sink
+from model.bundle import read
+from model.example_log import ExampleLog
+from model.examples import Examples
+from model.features import FeatureSpec
 from model.usecase import parse
-from stream.chronicle import Chronicle, ChronicleError, Decisions, gather, html, quality
+from stream import chronicle
+from stream.chronicle import Chronicle, ChronicleError, Decisions, gather, html, quality, read_decisions
+from tests.builders import examples, replaced
 from tests.events import USECASE
 from tests.shop import START_MS
 
@@ -37,6 +44,12 @@ def decisions(n: int = 2000) -> Decisions:
     served = np.where(late, 0.1 + 0.8 * label, frozen).astype(np.float32)
     model = np.where(late, "2", "1").astype(np.object_)
     return Decisions(START_MS + 60_000 * np.arange(n, dtype=np.int64), label, served, model, frozen)
+
+
+def scored(n: int) -> pa.Table:
+    """Examples as the sink writes them, as far as the chronicle reads them."""
+    table = examples(n).append_column("score", pa.array(np.linspace(0.1, 0.9, n)))
+    return table.append_column("model", pa.array(["1"] * n))
 
 
 VERDICT = {
@@ -105,6 +118,27 @@ def test_the_page_tells_verdicts_retrains_and_releases() -> None:
     assert "&lt;b&gt;gold" in page
     assert "because 2" not in page
     assert [] == [each for each in ('src="', "<link", "<script") if each in page]
+
+
+def test_a_log_that_grows_meanwhile_is_read_once(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores and features are of the same decisions, though a sink writes to the log while it is read."""
+    log = ExampleLog(tmp_path / "log")
+    spec = read(trained).spec
+    first = scored(300)
+    log.append(first, "a")
+    again = chronicle.read_examples
+
+    def slowly(where: Path, spec: FeatureSpec) -> Examples:
+        log.append(replaced(scored(100), "id", [f"new{n}" for n in range(100)]), "b")
+        return again(where, spec)
+
+    monkeypatch.setattr(chronicle, "read_examples", slowly)
+    found = read_decisions(str(tmp_path / "log"), spec, trained)
+    assert 300 == len(found.time) == len(found.served) == len(found.frozen)
+    first = first.sort_by([("time", "ascending"), ("id", "ascending")])
+    assert first.column("score").to_numpy().astype(np.float32).tolist() == found.served.tolist()
 
 
 def test_nothing_released_is_said(tmp_path: Path) -> None:

@@ -126,6 +126,23 @@ def test_after_a_change_of_the_law_a_better_model_is_stored(
         place.run(other)
 
 
+def test_a_version_that_found_no_room_at_first_is_known_again(
+    place: Place, short: Callable[[int], None]
+) -> None:
+    """An attempt that could not store its bundle leaves none; the next one stores its own, and a third takes that up."""
+    short(1)
+    spec = place.order(later(700))
+    way = Path(place.url) / "versions" / spec.version
+    way.write_text("in the way")
+    with pytest.raises(RegistryError, match=r"cannot be written: .*, with room left"):
+        place.run(spec)
+    way.unlink()
+    result = place.run(spec)
+    assert result.placed is not None
+    (way / "gate.json").unlink()
+    assert place.run(spec).placed == result.placed
+
+
 def test_a_worse_challenger_is_refused_and_kept(place: Place, short: Callable[[int], None]) -> None:
     """Learnt from labels that were turned round before the holdout, it does not pass, and is stored to be looked at."""
     short(3)

@@ -26,7 +26,7 @@ from retrain.policy import (
     spent,
     tells_more,
 )
-from retrain.request import State, Trigger, Weighting
+from retrain.request import Record, State, Trigger, Weighting
 from retrain.verdicts import Action, Kind
 from tests.trainers import CHANGED, DAY, HOUR, NOW, SINGLE, V2, case, first, record, request, verdict, why
 
@@ -114,7 +114,8 @@ def test_the_calendar_asks_once_a_period_and_not_for_a_young_model() -> None:
 def test_growth_asks_once_a_third_as_much_is_known_as_was_trained_on() -> None:
     """And again at twice as much where the gate kept the model, four times in all; not while it is asked for, nor at growth 0."""
     assert grown(NOW, "v1", Growth(3333, 10_000), [], CASE.retrain) is None
-    records, needed = [], []
+    records: list[Record] = []
+    needed = []
     for labels in range(3000, 50_000, 1000):
         due = grown(NOW, "v1", Growth(labels, 10_000), records, CASE.retrain)
         if due is not None:

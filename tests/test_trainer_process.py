@@ -24,7 +24,7 @@ from tests.trainers import why
 from tests.workers import TrainerProcess
 
 replace = msgspec.structs.replace
-RETRAIN = USECASE + '[retrain]\nlabels = 1000\ncooldown = "1s"\n'
+RETRAIN = USECASE + '[retrain]\nlabels = 1000\ncooldown = "1s"\ngrowth = 0\n'
 
 
 def free_port() -> int:

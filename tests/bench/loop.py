@@ -18,7 +18,7 @@ from rich.table import Table
 from tests.bench import loop_oulad, report
 from tests.bench.loop_seen import Seen
 from tests.bench.loop_system import ONSET, Scenario, first_model
-from tests.bench.loop_world import USECASE, Kind
+from tests.bench.loop_world import PAGES, USECASE, Kind
 from tests.broker import Broker
 
 QUIET_EVENTS = 1_000_000
@@ -59,10 +59,9 @@ def main() -> None:
                 scenario = Scenario(broker, Path(folder), bundle, Kind.LABEL, LABEL_FREE)
                 seen["label-free"] = scenario.run(enough=ENOUGH[Kind.LABEL])
             if "quiet" in chosen:
-                pages = 8  # and 1.4 other events a decision: ten in all
-                count = QUIET_EVENTS * 10 // 94
+                count = QUIET_EVENTS * 10 // (10 * PAGES + 14)
                 scenario = Scenario(broker, Path(folder), bundle, Kind.NOTHING)
-                seen["quiet"] = scenario.run(count, onset=1, rate=QUIET_RATE, pages=pages)
+                seen["quiet"] = scenario.run(count, onset=1, rate=QUIET_RATE)
     if seen:
         console.print(_table(seen))
     for name, each in seen.items():

@@ -85,6 +85,8 @@ class Observer:
             for each in Registry(self.settings.registry.url).releases()
             if each.change is not Change.CLAIM and each.number > 1
         ]
+        course += [(_stamp(each.created), str(each.change)) for each in releases]
+        seen.course = [f"{self._number(at) - onset}: {what}" for at, what in sorted(course)]
         acted = [
             (_stamp(each.created), each)
             for each in releases

@@ -106,7 +106,6 @@ class Scenario:
         onset: int = ONSET,
         rate: float = RATE,
         seed: int = 1,
-        pages: int = 1,
         enough: Callable[[Seen], bool] = lambda _: False,
     ) -> Seen:
         """Stream ``count`` decisions at most; fewer once ``enough`` says so and ``AFTER`` more were streamed."""
@@ -124,7 +123,7 @@ class Scenario:
                 created=datetime.now(UTC).isoformat(),
             )
         )
-        world = World(self._kind, count, onset, seed=seed, pages=pages)
+        world = World(self._kind, count, onset, seed=seed)
         observer = Observer(self.settings, self._kind, self._bundle, self._sent)
         with ExitStack() as stack:
             worker = stack.enter_context(Worker(self.settings, self._directory, usecase=self._text))

@@ -24,6 +24,7 @@ SHARES = (0.6, 0.3, 0.1)
 WEIGHTS = np.array([1.2, -0.8])
 GOLD, LEVEL = 0.6, -0.5
 CHUNK = 2000
+PAGES = 8  # with 1.4 other events a decision
 
 USECASE = """
 name = "loop"
@@ -40,7 +41,7 @@ effort = "number"
 load = "number"
 plan = "category"
 [features]
-pages = { kind = "decayed_count", events = ["page"], half_life = "5m" }
+pages = { kind = "decayed_count", events = ["page"], half_life = "1s" }
 effort = { kind = "context", field = "effort" }
 load = { kind = "context", field = "load" }
 plan = { kind = "context", field = "plan", buckets = 8 }
@@ -90,14 +91,14 @@ class Decision(msgspec.Struct, frozen=True):
 class World:
     """``count`` decisions of which the law changes, as ``kind`` says, from number ``onset`` on.
 
-    Each comes with ``pages`` events that say nothing.
+    Each comes with events of pages, on average ``PAGES``, that say nothing.
     """
 
     def __init__(
-        self, kind: Kind, count: int, onset: int, *, seed: int = 0, pages: int = 1, start_ms: int = START_MS
+        self, kind: Kind, count: int, onset: int, *, seed: int = 0, start_ms: int = START_MS
     ) -> None:
         self.kind, self.count, self.onset = kind, count, onset
-        self.seed, self.pages, self.start_ms = seed, pages, start_ms
+        self.seed, self.start_ms = seed, start_ms
         self.decisions: list[Decision] = []
 
     def events(self) -> Iterator[tuple[int, bytes, bytes]]:
@@ -110,6 +111,7 @@ class World:
             drifted = np.arange(first, first + n) >= self.onset
             effort, load, plan, true, label = self._draw(random, drifted)
             users = random.integers(0, USERS, n)
+            pages = random.integers(0, 2 * PAGES + 1, n)
             delays = random.integers(60_000, 25 * 60_000, n)
             for k in range(n):
                 number = first + k
@@ -119,7 +121,7 @@ class World:
                     yield number, key, value
                 user = f"learner-{users[k]:05d}"
                 key = user.encode()
-                for page in range(self.pages):
+                for page in range(pages[k]):
                     yield number, key, _event(f"p{number}-{page}", "page", user, time)
                 context = {"effort": float(effort[k]), "load": float(load[k]), "plan": PLANS[plan[k]]}
                 name = f"d{number}"
