@@ -5,6 +5,7 @@ Each folder's commands are in its ``commands`` module; ``eddyline.py`` gathers t
 
 from __future__ import annotations
 
+import getpass
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,16 @@ def stop(message: object, code: int = 2) -> NoReturn:
     """Say why on stderr and leave: 2 for what the caller can correct, 1 for what failed while running."""
     click.echo(f"eddyline: {message}", err=True)
     raise SystemExit(code)
+
+
+def user() -> str:
+    """Who runs the command, for logs that say who; leaves where the machine does not know."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container without a user of that number
+        stop(
+            "the log says who asks for it, and this machine knows no user; give a name in the variable LOGNAME"
+        )
 
 
 class Configured(click.Command):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from deploy.command import FOLDER, Configured, stop
+from deploy.command import FOLDER, Configured, stop, user
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 READS = ("registry",)
@@ -279,7 +279,7 @@ def _publish(registry: Any, settings: Any, change: Callable[[Any, Any], Any], to
     from deploy.transitions import Refused
 
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    why = {"reason": told["reason"], "by": told["by"] or _user(), "created": created}
+    why = {"reason": told["reason"], "by": told["by"] or user(), "created": created}
     try:
         release = registry.publish(lambda now: change(now, why))
     except Refused as error:
@@ -324,15 +324,6 @@ def _usecase(registry: Any, release: Any) -> str:
         return ""
     live = release.live.version if release.live else ""
     return known.get(live) or next(iter(known.values()), "")
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container without a user of that number
-        stop("the log says who changes what is live, and this machine knows no user; give a name with --by")
 
 
 def _print(*values: Any) -> None:

@@ -28,11 +28,20 @@ log = logging.getLogger(__name__)
 
 
 def follow(settings: Settings, usecase: UseCase) -> Follower:
-    """A follower of ``settings.registry`` that has looked once and goes on looking in its thread."""
+    """A follower of ``settings.registry`` that has looked once and goes on looking in its thread.
+
+    No model is no error, since the first may come later; but it may also be a wrong URL, and so it is told.
+    """
     registry = settings.registry
     swapper = Swapper(Registry(registry.url, Path(registry.cache) if registry.cache else None), usecase)
     follower = Follower(swapper, settings)
     follower.look()
+    if follower.source.current.model is None:
+        log.warning(
+            "%s: there is no released model that can score here: decisions get their priors until there is one; if there should "
+            "be one, correct registry.url, or look at `eddyline models log`",
+            registry.url,
+        )
     follower.start()
     return follower
 
@@ -149,13 +158,13 @@ class Telling:
             self.unreadable("; ".join(map(_refused, found.failures)))
         else:
             self._last_error = ""
+        self.show(live)
         if not found.swapped:
             return
         metrics.SWAPS.inc()
         metrics.SWAP_SECONDS.observe(seconds)
         if lag is not None:
             metrics.SWAP_LAG_SECONDS.observe(lag)
-        self.show(live)
         names = ", ".join(f"{model.version} ({role})" for model, role in live.models) or "no model: priors"
         log.info("release %d is live: %s, after %.3f s", live.release.number, names, seconds)
 

@@ -7,8 +7,10 @@ stays, and the reason is returned. TensorFlow is never imported.
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +29,8 @@ from model.usecase import UseCase
 __all__ = ["Live", "Look", "Model", "Refusal", "Source", "Swapper", "chosen", "fixed"]
 
 SWITCH_S = 0.0005
+MENDABLE = {Fault.DIGEST, Fault.CORRUPT}  # of files that someone may put back
+MENDING_S = 60.0  # until such a version is tried again
 TRIES = 5  # versions that a worker tries on its start, from the newest release down, until one is good
 
 
@@ -43,7 +47,7 @@ class Refusal(msgspec.Struct, frozen=True):
 class Look(msgspec.Struct, frozen=True):
     """What a look at the registry found: its ``newest`` release, and what followed from it.
 
-    ``swapped``: :attr:`Swapper.current` is another than before. ``refusals`` are those found now, not those known before;
+    ``swapped``: decisions are scored otherwise than before. ``refusals`` are those found now, not those known before;
     ``failures`` are versions that could not be read, which the next look tries again.
     """
 
@@ -72,14 +76,18 @@ class Releases(Protocol):
 class Swapper(Source):
     """Keeps what scores here at the newest release whose live model is good. One thread at a time may :meth:`look`."""
 
-    def __init__(self, registry: Releases, usecase: UseCase) -> None:
+    def __init__(
+        self, registry: Releases, usecase: UseCase, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         super().__init__(Live())
+        self._clock = clock  # s
         self._registry = registry
         self._spec: FeatureSpec = feature_spec(usecase)
         self._scorers: dict[str, LiteRTScorer] = {}  # by digest, those that score
         self._newest = NOTHING
         self._bad: dict[str, Refusal] = {}  # by digest, since the newest release came
-        self._settled = 0  # the number of the release that is live, or refused for good
+        self._settled = 0  # the number of the release that is live, or refused
+        self._due = math.inf  # when what is refused and may have been mended is tried again, s of the clock
 
     def look(self) -> Look:
         """Read the newest release, and bring it to life if it is new; what is live changes at the end, or not at all.
@@ -87,24 +95,30 @@ class Swapper(Source):
         Raises :class:`~deploy.store.RegistryError` where the registry cannot be read; the next look may.
         """
         newest, before = self._registry.latest(), self.current
-        if newest.number == self._settled:
+        mending = self._clock() >= self._due
+        if newest.number == self._settled and not mending:
             return Look(newest.number)
+        known = dict(self._bad)
         if newest.number != self._newest.number:
-            self._newest = newest
+            self._newest, known, self._due = newest, {}, math.inf
             self._bad.clear()  # a release is a reason to try again
-        known = set(self._bad)
+        elif mending:
+            self._bad = {digest: bad for digest, bad in known.items() if bad.fault not in MENDABLE}
         live, failures = self._enlivened(newest)
         passing = bool(failures)
         if live is None and before.release is NOTHING:  # a start: the other workers score with an older one
             live, more = self._newest_good(newest)
             failures += more
-        if not passing:
-            self._settled = newest.number
+        self._settled = 0 if passing else newest.number
+        if not any(bad.fault in MENDABLE for bad in self._bad.values()):
+            self._due = math.inf
+        elif mending or self._due == math.inf:
+            self._due = self._clock() + MENDING_S
         self._keep(live or before)
         return Look(
             newest.number,
-            swapped=self.current != before,
-            refusals=tuple(bad for digest, bad in self._bad.items() if digest not in known),
+            swapped=not self.current.same(before),
+            refusals=tuple(bad for digest, bad in self._bad.items() if known.get(digest) != bad),
             failures=tuple(failures),
         )
 
@@ -153,6 +167,8 @@ class Swapper(Source):
             return Model(scorer, placed.correction)
         except (BundleError, RegistryError) as error:
             fault, detail = error.fault, str(error)
+        except (OSError, MemoryError) as error:  # says nothing of the version
+            fault, detail = Fault.UNREADABLE, f"{placed.version}: {type(error).__name__}: {error}"
         except Exception as error:  # noqa: BLE001 — whatever a version does, what is live goes on
             fault, detail = Fault.CORRUPT, f"{placed.version}: {type(error).__name__}: {error}"
         refusal = Refusal(release.number, placed.version, beside, fault, detail)

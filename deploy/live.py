@@ -82,6 +82,15 @@ class Live(msgspec.Struct, frozen=True):
         """The share of users whom it scores."""
         return 0.0 if self.beside is None or self.release.beside is None else self.release.beside.share
 
+    def same(self, other: Live) -> bool:
+        """Whether every decision is scored as by ``other``: a claim or a pin changes nothing of that."""
+        return (self.model, self.beside, self.role, self.share) == (
+            other.model,
+            other.beside,
+            other.role,
+            other.share,
+        )
+
     @property
     def models(self) -> list[tuple[Model, str]]:
         """The models that score, each with its role."""

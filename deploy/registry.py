@@ -207,6 +207,13 @@ class Registry:
         """The paths of all files below the folder ``prefix``, at any depth, in order."""
         return self._store.names(prefix)
 
+    def delete(self, prefix: str) -> None:
+        """Delete all files below the folder ``prefix`` of a job; versions and releases are not deleted."""
+        if not prefix.startswith("jobs/"):
+            raise RegistryError(f"{prefix}: only what jobs leave is deleted; give a folder in jobs/")
+        for name in self.names(prefix):
+            self._store.delete(name)
+
     def close(self) -> None:
         """Delete the temporary cache, if there is one; it goes with the process otherwise."""
         if self._temporary is not None:

@@ -6,6 +6,10 @@ Two models are compared by their log-loss on the same decisions. Whoever looks a
 acts on the first look that seems clear, is wrong far more often than any single test says. So here evidence is wealth: a
 gambler bets on every next decision that the model is worse, at odds that are fair if it is not, and may stop whenever
 it likes. If the model is not worse, wealth reaches 1 / alpha with probability alpha at most, however often one looks.
+
+That holds for bets of which none is known from those before, and decisions of one user are: whom a model does not suit it
+goes on not suiting, and a hundred decisions of such a user are one piece of evidence rather than a hundred. So the bet is on
+the first decision of every user in the comparison alone; the others count for its mean and its length.
 """
 
 from __future__ import annotations
@@ -18,17 +22,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.release import Release, Role
+from deploy.release import Correction, Release, Role
+from model.prior import corrected
 from model.usecase import Retrain
 
 ALPHA = 0.01  # probability that a model that is not worse is ever called so
 LEAST = 1e-3  # scores are cut to this and 1 - this: one decision called impossible must not decide
+SAME = 1e-4  # a score this near to what a correction makes is one that it made
 MOST = 1.0  # nats that one decision may differ by; bets need bounded stakes
 
 # Shares of the wealth that are bet: the best one is about mean / variance of the differences, which nobody knows before.
 BETS = np.array([1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64])
 
 Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
 
 
 class Other(msgspec.Struct, frozen=True, gc=False):
@@ -41,7 +48,8 @@ class Other(msgspec.Struct, frozen=True, gc=False):
 class Pair(msgspec.Struct, frozen=True, gc=False):
     """A decision with a label, as far as two scores of it are compared: a record of the ``samples`` topic.
 
-    ``score`` is as served, ``uncorrected`` the model's own where a correction is in force.
+    ``score`` is as served, ``uncorrected`` the model's own where a correction was in force. Pairs without a ``user`` are of
+    users of their own.
     """
 
     id: str
@@ -50,16 +58,19 @@ class Pair(msgspec.Struct, frozen=True, gc=False):
     label: int | None = None
     uncorrected: float | None = None
     beside: Other | None = None
+    user: str = ""
 
 
 class Evidence(msgspec.Struct, frozen=True):
     """What ``pairs`` have shown so far of a model against another. Build it with :func:`extended`.
 
-    ``total`` is the sum of the differences of loss, ``wealth`` [len(BETS)] the logarithm of what each bet has come to that the
-    model is worse, ``highest`` the logarithm of the most that all bets together were worth at any time.
+    ``users`` is how many of the pairs were bet on, ``total`` the sum of the differences of loss, ``wealth`` [len(BETS)] the
+    logarithm of what each bet has come to that the model is worse, ``highest`` the logarithm of the most that all bets
+    together were worth at any time.
     """
 
     pairs: int = 0
+    users: int = 0
     total: float = 0.0
     wealth: tuple[float, ...] = (0.0,) * len(BETS)
     highest: float = 0.0
@@ -80,8 +91,10 @@ class Evidence(msgspec.Struct, frozen=True):
         return self.highest >= -math.log(ALPHA)
 
 
-def extended(evidence: Evidence, differences: Float64) -> Evidence:
+def extended(evidence: Evidence, differences: Float64, first: Bool | None = None) -> Evidence:
     """``evidence`` and that of ``differences`` [n], what the model's log-loss is above the other's, in their order.
+
+    ``first`` [n] says which are the first of their user, and so bet on; None: all of them.
 
     Betting on bounded means (Waudby-Smith and Ramdas 2024, JRSS B 86, sections 3 and 4), with a mixture over fixed bets; the
     bound on its maximum is Ville's inequality (1939). How differences are divided among calls changes nothing.
@@ -95,14 +108,16 @@ def extended(evidence: Evidence, differences: Float64) -> Evidence:
     if not len(differences):
         return evidence
     cut = np.clip(differences, -MOST, MOST)
-    grown = np.array(evidence.wealth) + np.cumsum(np.log1p(np.outer(cut, BETS)), axis=0)  # [n, bets]
+    staked = cut if first is None else cut[first]  # [m]
+    grown = np.array(evidence.wealth) + np.cumsum(np.log1p(np.outer(staked, BETS)), axis=0)  # [m, bets]
     peak = grown.max(axis=1)
-    together = peak + np.log(np.exp(grown - peak[:, None]).mean(axis=1))  # [n]
+    together = peak + np.log(np.exp(grown - peak[:, None]).mean(axis=1))  # [m]
     return Evidence(
         pairs=evidence.pairs + len(cut),
+        users=evidence.users + len(staked),
         total=evidence.total + float(cut.sum()),
-        wealth=tuple(grown[-1].tolist()),
-        highest=max(evidence.highest, float(together.max())),
+        wealth=tuple(grown[-1].tolist()) if len(staked) else evidence.wealth,
+        highest=max(evidence.highest, float(together.max(initial=-math.inf))),
     )
 
 
@@ -131,9 +146,15 @@ def compared(pair: Pair, model: str, other: str) -> float | None:
     return None
 
 
-def of_correction(pair: Pair, model: str) -> float | None:
-    """The difference of the corrected score of ``model`` to its own; None where there are not both, or no label."""
+def of_correction(pair: Pair, model: str, correction: Correction) -> float | None:
+    """The difference of the score of ``model`` by this ``correction`` to its own; None where there are not both, or no label.
+
+    Labels come late: for a while they are of decisions that were served by the correction before.
+    """
     if pair.model != model or pair.uncorrected is None or pair.label is None:
+        return None
+    expected = corrected(np.array([pair.uncorrected]), correction.before, correction.now)[0]
+    if not abs(pair.score - expected) <= SAME:
         return None
     return difference(pair.label, pair.score, pair.uncorrected)
 
@@ -162,8 +183,8 @@ def judged(role: Role, model: str, other: str, evidence: Evidence, policy: Retra
     its stage while its mean is by more than ``policy.margin``: more labels tell.
     """
     numbers = (
-        f"by {evidence.mean:+.4f} nats of log-loss on {evidence.pairs:,} decisions, evidence 10^{evidence.log10:.1f} of "
-        f"10^{-math.log10(ALPHA):.0f}"
+        f"by {evidence.mean:+.4f} nats of log-loss on {evidence.pairs:,} decisions of {evidence.users:,} users, evidence "
+        f"10^{evidence.log10:.1f} of 10^{-math.log10(ALPHA):.0f}"
     )
     if evidence.worse:
         step = Step.ROLLBACK if role is Role.PREVIOUS else Step.DROP
@@ -185,7 +206,8 @@ def judged_correction(model: str, evidence: Evidence) -> Finding | None:
     return Finding(
         Step.WITHDRAW,
         f"the corrected scores of {model} are worse than its own by {evidence.mean:+.4f} nats of log-loss on "
-        f"{evidence.pairs:,} decisions, evidence 10^{evidence.log10:.1f} of 10^{-math.log10(ALPHA):.0f}",
+        f"{evidence.pairs:,} decisions of {evidence.users:,} users, evidence 10^{evidence.log10:.1f} of "
+        f"10^{-math.log10(ALPHA):.0f}",
     )
 
 

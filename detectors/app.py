@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -37,6 +37,7 @@ CHECKPOINT_RECORDS = (
     1000  # records after which a checkpoint is due: a panel may gather them all in one record of its state
 )
 NAMED = 100  # unknown models that are told in the log
+PASSED = 100  # that are known to have been looked for: of more the oldest are looked for again
 REASON = "not-a-sample"
 MS_DIGITS = 15  # of a time until the year 33658: a longer one would not fit where times are kept
 
@@ -69,7 +70,7 @@ class MonitorProcess:
         self._unsaved = 0  # records since the last one
         self._saved_at = 0.0
         self._unknown: set[str] = set()  # models that are not watched, and that the log has told of
-        self._passed: set[str] = set()  # those that were looked for, or are retired
+        self._passed: dict[str, None] = {}  # those that were looked for, or are retired, the oldest first
         self._stopped = False
         self._refusals = Refusals(settings, self._topic, "topics.samples", REASON)
         self._outlet = Outlet(settings.kafka)
@@ -144,19 +145,25 @@ class MonitorProcess:
             if offset in details:
                 self._refusals.refuse(message, details[offset])
         telemetry.observed(observed)
-        new = sorted(observed.unknown.keys() - self._unknown)[: NAMED - len(self._unknown)]
+        new = sorted(observed.unknown.keys() - self._unknown)[: max(0, NAMED - len(self._unknown))]
         if new:
             self._unknown.update(new)
             log.warning("samples of models that are not watched: %s; %s", ", ".join(new), self._models.advice)
 
     def _missed(self, monitor: Monitor, messages: list[Message]) -> bool:
         """Whether ``messages`` have samples of a model that is to be watched from now on, and are read again therefore."""
-        new = models_of(map(_value, messages)) - monitor.models - self._passed
-        if not new or len(self._passed) >= NAMED:
+        new = models_of(map(_value, messages)) - monitor.models - self._passed.keys()
+        if not new:
             return False
         self._models.look()
-        self._passed |= new
+        self._pass(new)
         return self._follow()
+
+    def _pass(self, models: Iterable[str]) -> None:
+        """Look for ``models`` no more, as long as there are not too many others."""
+        self._passed |= dict.fromkeys(sorted(models))
+        for oldest in list(self._passed)[:-PASSED]:
+            del self._passed[oldest]
 
     def _follow(self) -> bool:
         """Make the monitor anew if other models are to be watched; whether that was so."""
@@ -167,7 +174,7 @@ class MonitorProcess:
         if self._monitor is None:  # it is another's now
             return True
         gone = before.models - self._models.watched.references.keys()  # whose labels may come still
-        self._passed |= gone
+        self._pass(gone)
         self._unknown |= gone
         start = self._begin(self._consumer)
         here = TopicPartition(self._topic, 0, start)
@@ -228,7 +235,7 @@ class MonitorProcess:
                 low - 1,
             )
         self._monitor, self._fetched = monitor, []
-        self._passed -= monitor.models
+        self._passed = {model: None for model in self._passed if model not in monitor.models}
         self._unknown -= monitor.models
         self._verdicts, self._unsaved, self._saved_at = ended, 0, time.monotonic()
         metrics.MONITOR_WATCHING.set(1)

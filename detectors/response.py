@@ -77,9 +77,12 @@ def _label(diagnosis: Diagnosis) -> tuple[Action, str]:
 
 def _open(diagnosis: Diagnosis, *, label_free: bool) -> tuple[Action, str]:
     """What to do while more labels are to come."""
-    fitted = diagnosis.prior_fitted
-    if label_free and not diagnosis.labelled and diagnosis.kinds[0] is Kind.LABEL and fitted is not None:
-        return _fitted(diagnosis.prior_before, fitted)
+    fitted, before = diagnosis.prior_fitted, diagnosis.prior_before
+    if label_free and not diagnosis.labelled and fitted is not None:
+        # Of few rows the scores show another base rate before all columns together show another P(X).
+        shown = not diagnosis.changed and _moved(before, fitted) > WORTH
+        if shown or diagnosis.kinds[0] is Kind.LABEL:
+            return _fitted(before, fitted)
     return Action.WAIT, _awaited(diagnosis)
 
 

@@ -224,7 +224,10 @@ def read_arrays(path: Path, what: str, names: Sequence[str]) -> list[NDArray[Any
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return [arrays[name] for name in names]
     except _DAMAGE as error:
-        raise BundleError(f"{path}: {what} cannot be read: {error}; {AGAIN}") from error
+        # an error of the system has a number, and says nothing of the file
+        passing = isinstance(error, OSError) and error.errno is not None
+        fault = Fault.UNREADABLE if passing else Fault.CORRUPT
+        raise BundleError(f"{path}: {what} cannot be read: {error}; {AGAIN}", fault) from error
 
 
 def check_spec(bundle: Bundle, expected: FeatureSpec) -> None:

@@ -261,7 +261,7 @@ def reachable(url: str) -> str:
 
 
 def check(settings: Settings) -> None:
-    """Raise :class:`TrainerError` unless the topics that the trainer needs are there."""
+    """Raise :class:`TrainerError` unless the topics that the trainer needs are there, and the registry takes files."""
     try:
         present = topics.partition_counts(settings)
     except topics.TopicError as error:
@@ -278,6 +278,18 @@ def check(settings: Settings) -> None:
             "%s has %d partitions, of which the first alone is read; producers of requests have to write to that, or create the "
             "topic with one, as `eddyline topics` does",
             *(named.requests, present[named.requests]),
+        )
+    registry = Registry(settings.registry.url)
+    try:
+        registry.check()
+        release = registry.latest()
+    except RegistryError as error:
+        raise TrainerError(str(error)) from error
+    if release.live is None:
+        log.warning(
+            "%s: nothing is released, so there is no model to watch; is it the workers' registry? Release one with `eddyline "
+            "models promote`, or ask for the first with `eddyline retrain`",
+            registry.url,
         )
 
 

@@ -11,15 +11,18 @@ import msgspec
 
 from deploy import watch
 from deploy.release import Change, Role
-from deploy.watch import Step
+from deploy.watch import Finding, Step
 from model.usecase import Retrain
 from retrain import corrections
+from retrain import policy as policies
 from retrain.actions import WATCH, Publish
-from retrain.knowledge import Knowledge
+from retrain.knowledge import TRIED, Knowledge
 from retrain.request import Record, State
 from retrain.spec import JobResult
 
 replace = msgspec.structs.replace
+
+TRIAL_MS = 14 * 86_400_000  # that a challenger stays in a stage at most: every other request waits for it
 
 _STAGES = {"shadow": Change.SHADOW, "canary": Change.CANARY}
 
@@ -31,6 +34,13 @@ def watched(known: Knowledge, policy: Retrain, now: int) -> Iterator[Publish]:
         return
     beside = release.beside
     found = watch.judged(beside.role, of[0], of[1], known.beside.evidence, policy)
+    if found is None and beside.role in TRIED and now - known.beside.since > TRIAL_MS:
+        pairs = known.beside.evidence.pairs
+        found = Finding(
+            Step.DROP,
+            f"{of[0]} was tried as {beside.role.value} for {policies.lasting(TRIAL_MS / 1000)} without an answer, with "
+            f"{pairs:,} labelled decisions that both scored; do the workers load it?",
+        )
     if found is None:
         return
     record = known.of(of[0])
@@ -126,17 +136,25 @@ def brought(known: Knowledge, policy: Retrain, result: JobResult, now: int) -> I
         return
     first = stage(policy) if known.live else None
     ended = replace(record, version=placed.version, gate=gate)
+    reasons = (*gate.reasons, *_corrected_since(record, known))
     state = State.RELEASED if first is None else State.STAGED
     yield Publish(
         change=first or Change.PROMOTE,
         model=gate.champion,
         placed=placed,
-        reason="; ".join((f"{placed.version} passed the gate", *gate.reasons)),
+        reason="; ".join((f"{placed.version} passed the gate", *reasons)),
         verdict=record.request.verdict,
         request=record.request.id,
-        done=finished(ended, state, gate.reasons, result, now),
-        refused=finished(ended, State.KEPT, (*gate.reasons, "it was not released"), result, now),
+        done=finished(ended, state, reasons, result, now),
+        refused=finished(ended, State.KEPT, (*reasons, "it was not released"), result, now),
     )
+
+
+def _corrected_since(record: Record, known: Knowledge) -> Iterator[str]:
+    """That the gate's champion is not quite what is live, if a correction came or went while the job ran."""
+    live, then = known.release.live, known.live_at(record.started or 0)
+    if live and then and live.version == then.version and live.correction != then.correction:
+        yield f"the correction of {live.version} changed meanwhile: the gate compared with its scores as they were before"
 
 
 def passed(result: JobResult) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from deploy.command import EXISTING, MOMENT, Configured, declared_at, milliseconds, stop
+from deploy.command import EXISTING, MOMENT, Configured, declared_at, milliseconds, stop, user
 
 
 @click.command(cls=Configured, groups=("kafka", "topics", "engine", "events", "sink", "registry", "trainer"))
@@ -92,7 +91,7 @@ def retrain(
             id=histories.new_id("hand"),
             trigger=Trigger.HAND,
             reason=reason,
-            by=getpass.getuser(),
+            by=user(),
             asked=histories.now(),
             weighting=Weighting(weighting) if weighting else usual,
             since=None if since is None else milliseconds(since),

@@ -113,7 +113,7 @@ class Controller:
         if isinstance(view.job, JobResult):
             yield from self._end(record, view.job, now)
         elif record.request.model and record.request.model != live and not known.published(record.request.id):
-            reason = f"overtaken: it is about {record.request.model}, and {live or 'no model'} is live now"
+            reason = policy.overtaken(record.request.model, live)
             yield Stop(record.job, changes.stopped(record, State.REFUSED, reason, now))
         elif isinstance(view.job, GiveUp):
             if view.job.retry:
@@ -156,10 +156,13 @@ class Controller:
     # --- requests
 
     def _settle(self, now: int) -> Iterator[Write]:
-        """The records of challengers whose trial is over, by whomever."""
-        release = self.known.release
+        """The records of challengers whose trial is over, and of models that were rolled back, by whomever."""
+        release, back = self.known.release, self.known.rolled_back()
         tried = release.beside.model.version if release.beside and release.beside.role in TRIED else ""
         for record in self.known.records.values():
+            if record.state is State.RELEASED and record.version in back:
+                reason = back[record.version].reason
+                yield Write(changes.concluded(record, State.ROLLED_BACK, reason, now))
             if record.state is not State.STAGED or record.version == tried:
                 continue
             promotion = self.known.promotion(record.version)
@@ -194,6 +197,8 @@ class Controller:
                     at=view.now,
                     labels=situation.labels,
                 )
+                if last is not None:  # one that is opened again may have been trained for
+                    record = replace(record, attempt=last.attempt, seconds=last.seconds, ended=last.ended)
             records[request.id] = record
             if record.state is State.RUNNING:
                 start = self._start(record, view.now)
@@ -212,13 +217,19 @@ class Controller:
             seen.add(asked.request.id)
             last = records.get(asked.request.id)
             renewed = last is not None and last.request.revision < verdict.revision
-            if last is None or last.state in policy.PENDING or (last.state is State.REFUSED and renewed):
+            if (
+                last is None
+                or last.state in policy.PENDING
+                or (last.state is State.REFUSED and renewed)
+                or policy.returned(last, live)
+            ):
                 yield asked
         for request in self._new(view):
             seen.add(request.id)
             yield Called(request)
         for record in records.values():
-            if record.state in policy.PENDING and record.request.id not in seen:
+            waits = record.state in policy.PENDING or policy.returned(record, live)
+            if waits and record.request.id not in seen:
                 yield self._left(record.request)
 
     def _new(self, view: View) -> Iterator[RetrainRequest]:

@@ -22,6 +22,7 @@ from deploy.topics import TopicError, partition_counts
 from retrain.policy import lasting, moment
 from retrain.request import Record, RequestError, RetrainRequest, State, check, recalled
 
+SILENT_S = 10.0  # after which a request without an answer is worth a word
 WIDTH = 110  # characters, where there is no terminal to ask
 
 _COLOURS = {
@@ -71,7 +72,11 @@ def send(settings: Settings, request: RetrainRequest) -> None:
 
 
 def follow(settings: Settings, request: str) -> Iterator[Record]:
-    """Each record of the request with that id, until nothing more comes of it; raises :class:`HistoryError`."""
+    """Each record of the request with that id, until nothing more comes of it; raises :class:`HistoryError`.
+
+    That no trainer answers is said, and it goes on: one may be started.
+    """
+    began: float | None = time.monotonic()  # None: a trainer has answered
     consumer = Consumer(
         kafka_client(settings.kafka) | {"group.id": "none", "enable.auto.commit": False, "log_level": 0}
     )
@@ -79,6 +84,9 @@ def follow(settings: Settings, request: str) -> Iterator[Record]:
         consumer.assign([TopicPartition(settings.topics.retrains, 0, OFFSET_BEGINNING)])
         while True:
             message = consumer.poll(POLL_S)
+            if began is not None and time.monotonic() - began > SILENT_S:
+                began = None
+                log.warning("no trainer has answered for %g s; does `eddyline trainer` run?", SILENT_S)
             if message is None:
                 continue
             if (error := message.error()) is not None:
@@ -87,7 +95,7 @@ def follow(settings: Settings, request: str) -> Iterator[Record]:
                 continue
             if message.key() != request.encode():
                 continue
-            record = recalled(message.value())
+            record, began = recalled(message.value()), None
             yield record
             if record.state.final:
                 return

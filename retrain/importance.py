@@ -25,7 +25,8 @@ MOST_ROWS = 50_000  # that the ratio is learnt from, drawn by chance
 CATEGORIES = 32  # of a column that are told apart, the most frequent
 PENALTY = 1.0  # L2, of weights of standardised columns: less lets a ratio follow chance
 MOST = 20.0  # times that a row counts
-LEAST_EFFECTIVE = 0.1  # of the rows: with fewer the weighted ones say less than they would unweighted
+# Rows, of whatever number: where the old world and the new one hardly overlap few rows count, and those are what is needed.
+LEAST_EFFECTIVE = 500
 
 Float64 = NDArray[np.float64]
 
@@ -59,12 +60,12 @@ def importance(rows: Examples, since: int, seed: int) -> Importance:
     weight = np.minimum(ratio, MOST)
     weight /= weight.mean()
     effective = float(weight.sum() ** 2 / (weight**2).sum())
-    if effective < LEAST_EFFECTIVE * n:
+    if effective < LEAST_EFFECTIVE:
         return Importance(
             None,
             effective,
             f"all rows count alike: weighted to look like those since the change, {n} rows would say as much as "
-            f"{effective:.0f}, less than {LEAST_EFFECTIVE:.0%} of them",
+            f"{effective:.0f}, and a model needs {LEAST_EFFECTIVE}",
         )
     return Importance(
         weight.astype(np.float32),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from deploy import watch
-from deploy.release import NOTHING, Change, Release, Role
+from deploy.release import NOTHING, Change, Placed, Release, Role
 from deploy.watch import Pair
 from retrain.actions import TRAINER
 from retrain.request import Record, RetrainRequest, State
@@ -81,11 +81,12 @@ class Knowledge:
 
     def pair(self, pair: Pair, at: int) -> None:
         """Take in a decision with a label, whose record was written at ``at``, ms."""
-        beside, correction = self.beside.of, self.correction.of
+        beside, live = self.beside.of, self.release.live
         if beside is not None:
-            self.beside.add(pair.id, at, watch.compared(pair, beside[0], beside[1]))
-        if correction is not None:
-            self.correction.add(pair.id, at, watch.of_correction(pair, correction[0]))
+            self.beside.add(pair.id, pair.user, at, watch.compared(pair, beside[0], beside[1]))
+        if live is not None and live.correction is not None:
+            found = watch.of_correction(pair, live.version, live.correction)
+            self.correction.add(pair.id, pair.user, at, found)
 
     # --- what it knows
 
@@ -128,6 +129,21 @@ class Knowledge:
             if each.change in went and each.live and each.live.version == version
         )
         return next(found, None)
+
+    def rolled_back(self) -> dict[str, Release]:
+        """The versions that a rollback let go and that did not go live again, each with that release."""
+        found: dict[str, Release] = {}
+        for before, each in zip(self.releases, self.releases[1:], strict=False):
+            if each.change is Change.ROLLBACK and before.live is not None:
+                found[before.live.version] = each
+            if each.live is not None:
+                found.pop(each.live.version, None)
+        return found
+
+    def live_at(self, moment: int) -> Placed | None:
+        """What was live at the ``moment``, ms, with its correction."""
+        before = (each for each in reversed(self.releases) if milliseconds(each.created) <= moment)
+        return next((each.live for each in before), None)
 
     def withdrawn(self) -> set[str]:
         """Verdicts whose correction another than the trainer withdrew: the watch, or a person."""

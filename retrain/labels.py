@@ -9,7 +9,8 @@ from deploy import metrics
 from model.example_log import DAY_MS, ExampleLog, ExampleLogError
 from model.usecase import Training
 
-AGAIN_S = 10.0  # a count is taken again after this long at the earliest
+AGAIN_S = 10.0  # a count is taken again after this long at the earliest,
+SHARE = 20  # and after so many times what it took: nothing else is decided meanwhile
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Labels:
         self._examples, self._clock, self._again_s = examples, clock, again_s
         self._window = round((training.train + training.validate) * 1000)
         self._longest = round(longest_s * 1000)
-        self._counted: dict[int | None, tuple[float, int | None]] = {}
+        self._counted: dict[int | None, tuple[float, int | None]] = {}  # until when it holds, and the count
 
     def __call__(self, since: int | None) -> int | None:
         """Labels known of decisions from ``since`` (ms; None: the last ``train`` and ``validate``) on; None if they cannot be read."""
@@ -37,12 +38,12 @@ class Labels:
 
     def _cached(self, key: int | None, count: Callable[[], int]) -> int | None:
         now = self._clock()
-        at, known = self._counted.get(key, (-self._again_s, None))
-        if now - at < self._again_s:
+        until, known = self._counted.get(key, (now, None))
+        if now < until:
             return known
         # What waits no more is counted no more, and forgotten.
         self._counted = {
-            other: each for other, each in self._counted.items() if now - each[0] < 6 * self._again_s
+            other: each for other, each in self._counted.items() if now < each[0] + 5 * self._again_s
         }
         try:
             known = count()
@@ -50,7 +51,8 @@ class Labels:
             metrics.TRAINER_FAILURES.labels("examples").inc()
             log.warning("labels cannot be counted, and are again later: %s", error)
             known = None
-        self._counted[key] = (now, known)
+        ended = self._clock()
+        self._counted[key] = (max(now + self._again_s, ended + SHARE * (ended - now)), known)
         return known
 
     def since_trained(self, as_of: int) -> int | None:

@@ -30,8 +30,8 @@ from retrain.job import Backend, JobError, JobState, JobUnavailableError
 from retrain.knowledge import Knowledge, milliseconds
 from retrain.labels import Labels
 from retrain.policy import Growth
-from retrain.request import Record
-from retrain.spec import Heartbeat, JobResult, JobSpec, folder
+from retrain.request import Record, State
+from retrain.spec import Heartbeat, JobResult, JobSpec, checkpoints, folder
 from retrain.supervision import GiveUp, Seen, decide, look
 
 LOOK_S = 1.0  # between looks at a running job
@@ -59,7 +59,9 @@ class Performer:
         self._looked_at = self._read_at = 0.0  # at the job, at the release log
         self._base: tuple[Placed, float] | None = None  # of the live version
         self._trained: tuple[str, int, int] | None = None  # the live version, its rows, and as of when, ms
-        self._unread: tuple[Placed, float] | None = None  # whose reference could not be read, and when
+        self._unread: dict[str, tuple[Placed, float]] = {}  # what could not be, of which version, and when
+        self._accepted = ""  # the job that the backend took from us
+        self._refused: dict[str, GiveUp] = {}  # why it did not take a job
 
     def turn(self, controller: Controller, labels: Labels) -> bool:
         """Look, and do what is to be done; False if another trainer has claimed the registry.
@@ -87,7 +89,7 @@ class Performer:
         if self._settings.trainer.backend == "local":
             for job in self._seen:
                 self._backend.stop(job)
-        self._seen = {}
+        self._seen, self._accepted, self._refused = {}, "", {}
 
     # --- looking
 
@@ -112,18 +114,12 @@ class Performer:
         placed = replace(release.live, correction=None)
         if self._base is not None and self._base[0] == placed:
             return self._base[1]
-        now, again_s = time.monotonic(), self._settings.registry.poll_s
-        if self._unread is not None and self._unread[0] == placed and now - self._unread[1] < again_s:
+        if self._is_unread("reference", placed):
             return None
         try:
             found = reference.read(bundle.read(self._registry.fetch(placed)))
         except (BundleError, RegistryError) as error:
-            metrics.TRAINER_FAILURES.labels("registry").inc()
-            if self._unread is None or self._unread[0] != placed:
-                log.warning(
-                    "the reference of %s cannot be read, so nothing is corrected: %s", placed.version, error
-                )
-            self._unread = placed, now
+            self._unreadable("reference", placed, "nothing is corrected", error)
             return None
         self._base = placed, float(found.label.mean())
         return self._base[1]
@@ -133,7 +129,14 @@ class Performer:
         if release.live is None or not self._case.retrain.growth:
             return None
         if self._trained is None or self._trained[0] != release.live.version:
-            version = self._registry.version(release.live.version)
+            placed = replace(release.live, correction=None)
+            if self._is_unread("manifest", placed):
+                return None
+            try:
+                version = self._registry.version(placed.version)
+            except RegistryError as error:
+                self._unreadable("manifest", placed, "growth asks for nothing", error)
+                return None
             if version is None or "as_of" not in version.manifest.window:
                 return None
             rows = int(version.manifest.metrics.get("live_rows", 0))
@@ -142,6 +145,17 @@ class Performer:
         _, rows, as_of = self._trained
         known = labels.since_trained(as_of)
         return None if known is None or not rows else Growth(known, rows)
+
+    def _is_unread(self, what: str, placed: Placed) -> bool:
+        """Whether ``what`` of ``placed`` could not be read a moment ago."""
+        of, at = self._unread.get(what, (None, 0.0))
+        return of == placed and time.monotonic() - at < self._settings.registry.poll_s
+
+    def _unreadable(self, what: str, placed: Placed, so: str, error: Exception) -> None:
+        metrics.TRAINER_FAILURES.labels("registry").inc()
+        if what not in self._unread or self._unread[what][0] != placed:  # once
+            log.warning("the %s of %s cannot be read, so %s: %s", what, placed.version, so, error)
+        self._unread[what] = placed, time.monotonic()
 
     def _look(self, controller: Controller) -> JobResult | GiveUp | None:
         """What became of the running job, if anything; one that nobody has started yet is."""
@@ -155,14 +169,13 @@ class Performer:
         telemetry.progress(beat, record.attempt)
         if raw is not None:
             return _result(raw)
-        seen = self._seen.get(record.job)
-        if seen is None:
-            # Of a trainer before us, or its start failed. Without a sign of life it may never have been started.
-            if state is JobState.LOST and beat is None:
-                return self._start(controller.spec(record))
-            if state is None:
-                return None
-            seen = Seen(submitted=now)
+        # Of a trainer before us, or its start failed. Without a sign of life it may never have been started.
+        if state is JobState.LOST and beat is None and record.job not in {self._accepted, *self._refused}:
+            self._start(controller.spec(record))
+            state = None  # since then
+        if record.job in self._refused:
+            return self._refused[record.job]
+        seen = self._seen.get(record.job, Seen(submitted=now))
         self._seen = {record.job: look(seen, state, beat, now)}
         found = decide(self._seen[record.job], state, record.attempt, now, self._settings.trainer)
         return self._explained(found, record.job, state) if isinstance(found, GiveUp) else None
@@ -207,8 +220,7 @@ class Performer:
                 self._write(record, controller.known)
                 self._say(f"training for {record.request.id}: {record.request.reason} (job {spec.id})")
                 self._looked_at = 0.0
-                if (found := self._start(spec)) is not None:
-                    log.warning("job %s: %s", spec.id, found.reason)
+                self._start(spec)
             case Stop(job, record):
                 self._stop(job)
                 if record is not None:
@@ -226,21 +238,32 @@ class Performer:
         telemetry.written(record, before)
         if before is None or before.state is not record.state:
             self._say(f"{record.request.id} is {record.state.value}: {'; '.join(record.reasons)}")
+        if before is not None and before.state is State.RUNNING and record.state is not State.RUNNING:
+            self._tidy(record)
 
-    def _start(self, spec: JobSpec) -> GiveUp | None:
-        """Start the job; what does not pass by itself ends the attempt."""
+    def _tidy(self, record: Record) -> None:
+        """Delete what attempts at the request left each other: no more come."""
+        try:
+            self._registry.delete(checkpoints(record.request.id))
+        except RegistryError as error:
+            metrics.TRAINER_FAILURES.labels("registry").inc()
+            log.warning("the checkpoints of %s stay: %s", record.request.id, error)
+
+    def _start(self, spec: JobSpec) -> None:
+        """Start the job; what does not pass by itself is told when it is looked at, and ends it."""
+        self._seen = {spec.id: self._seen.get(spec.id, Seen(submitted=time.monotonic()))}
         self._registry.create(f"{spec.folder}/spec.json", msgspec.json.encode(spec))
         try:
             self._backend.submit(spec)
         except JobUnavailableError as error:
             metrics.TRAINER_FAILURES.labels("jobs").inc()
             log.warning("job %s is not started yet: %s", spec.id, error)
-            return None
         except JobError as error:
             metrics.TRAINER_FAILURES.labels("jobs").inc()
-            return GiveUp(str(error), retry=False)
-        self._seen = {spec.id: Seen(submitted=time.monotonic())}
-        return None
+            log.warning("job %s is not started: %s", spec.id, error)
+            self._refused = {spec.id: GiveUp(str(error), retry=False)}
+        else:
+            self._accepted = spec.id
 
     def _stop(self, job: str) -> None:
         try:

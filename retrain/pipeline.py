@@ -46,6 +46,7 @@ from retrain.request import Weighting
 from retrain.search import SearchError
 from retrain.spec import Heartbeat, JobResult, JobSpec, Phase, folder
 
+NAMES = 100  # that a version may get, of as many attempts
 WAIT_S = 1.0  # between looks of a rank that has nothing left to do for the result
 
 log = logging.getLogger(__name__)
@@ -96,14 +97,16 @@ class _Job:
         case, columns, scorer, rows, learnt = self.learn()
         from model import fitting, training  # noqa: PLC0415  # `learn` has imported them
 
-        spec, holdout, count = self.spec, rows.holdout, len(learnt.parts.whole)
+        version, directory = self._stored()
+        spec = msgspec.structs.replace(self.spec, version=version)
+        holdout, count = rows.holdout, len(learnt.parts.whole)
         self._beat(Heartbeat(at=0.0, phase=Phase.JUDGING, rows=count))
         champion = _served(spec.champion, scorer, rows)
         others = {} if scorer is None else {"champion": champion}
         trained = training.challenger(
             learnt.twin, learnt.live, learnt.parts, columns, learnt.found, others, rows.reference
         )
-        directory, created = self._stored(), datetime.now(UTC).isoformat(timespec="seconds")
+        created = datetime.now(UTC).isoformat(timespec="seconds")
         if directory is None:
             directory = self._work / "bundle"
             training.write(
@@ -142,17 +145,29 @@ class _Job:
                 return dataset.read(spec.examples, case, spec.request, champion, as_of=known, seed=spec.seed)
         return rows
 
-    def _stored(self) -> Path | None:
-        """The bundle that an earlier attempt stored before it was killed, if any."""
-        there = self._registry.version(self.spec.version)
-        if there is None:
-            return None
-        if self.keeper.read(_mark(there.digest)) is None:
-            raise RegistryError(
-                f"{self._registry.url}: a version is written once, and {self.spec.version} is another job's bundle there; ask "
-                "for the training again, with another version"
-            )
-        return self._registry.fetch(there.placed)
+    def _stored(self) -> tuple[str, Path | None]:
+        """The version's name, and the bundle that an earlier attempt stored under it before it was killed, if any.
+
+        An object store keeps the files of an upload that was cut off, and no other bundle can be stored there: then it is
+        the next name.
+        """
+        names = (self.spec.version, *(f"{self.spec.version}-{number}" for number in range(2, NAMES + 1)))
+        for name in names:
+            there = self._registry.version(name)
+            if there is None:
+                if not self._registry.names(f"versions/{name}/bundle"):
+                    return name, None
+            elif self.keeper.read(_mark(there.digest)) is not None:
+                return name, self._registry.fetch(there.placed)
+            else:
+                raise RegistryError(
+                    f"{self._registry.url}: a version is written once, and {name} is another job's bundle there; ask for the "
+                    "training again, with another version"
+                )
+        raise RegistryError(
+            f"{self._registry.url}: each of {NAMES} attempts to store {self.spec.version} was cut off; see to the store, and "
+            "ask for the training again"
+        )
 
 
 def run(spec: JobSpec, registry: Registry, beat: Beat) -> JobResult:

@@ -138,15 +138,16 @@ def grown(
     """The request for a model of more data than ``live`` had; where the gate kept that, again at twice as much, ``TIMES`` in all."""
     if growth is None or not policy.growth:
         return None
+    records = list(records)
+    # The calendar asks for the same.
+    alike = {Trigger.GROWTH, Trigger.SCHEDULE}
+    if any(each.state in OPEN and each.request.trigger in alike for each in records):
+        return None
     asked = [
         each for each in records if each.request.trigger is Trigger.GROWTH and each.request.model == live
     ]
-    share = policy.growth * 2 ** len(asked)
-    if (
-        len(asked) >= TIMES
-        or any(each.state in OPEN for each in asked)
-        or growth.labels < share * growth.rows
-    ):
+    trained = sum(each.state is not State.REFUSED for each in asked)
+    if trained >= TIMES or growth.labels < policy.growth * 2**trained * growth.rows:
         return None
     return RetrainRequest(
         id=f"growth-{_plain(live)}-{len(asked) + 1}",
@@ -174,6 +175,21 @@ def again(record: Record) -> RetrainRequest | None:
 
 _AGAIN = ".again-"
 _VAIN = {State.KEPT, State.FAILED, State.ROLLED_BACK}
+
+
+def overtaken(model: str, live: str) -> str:
+    """Why there is no training for a request about ``model`` while another is ``live``."""
+    return f"{_OVERTAKEN} {model}, and {live or 'no model'} is live now"
+
+
+def returned(record: Record, live: str) -> bool:
+    """Whether a verdict's request was refused because another model was live, and its own one is again, by a rollback."""
+    refused = record.request.trigger is Trigger.VERDICT and record.state is State.REFUSED
+    told = any(each.startswith(_OVERTAKEN) for each in record.reasons)
+    return refused and told and record.request.model == live
+
+
+_OVERTAKEN = "overtaken: it is about"
 
 
 def first_id(request: RetrainRequest) -> str:
@@ -218,11 +234,11 @@ def decide(request: RetrainRequest, situation: Situation, case: UseCase) -> Deci
 def _against(request: RetrainRequest, situation: Situation) -> Iterable[str]:
     """Why there will be no training for ``request``."""
     release = situation.release
-    live = "no model" if release.live is None else release.live.version
-    if release.pinned:
-        yield f"release {release.number} is pinned ({release.reason}): only people change what is live; unpin it and ask again"
+    live = "" if release.live is None else release.live.version
+    if release.pinned and request.trigger in PEOPLE:
+        yield f"{_pinned(release)}; unpin it and ask again"
     if request.model and request.model != live:
-        yield f"overtaken: it is about {request.model}, and {live} is live now"
+        yield overtaken(request.model, live)
     for each in situation.records:
         other = each.request
         if other.id == request.id or each.state not in OPEN:
@@ -256,6 +272,8 @@ def _renewed(request: RetrainRequest, other: RetrainRequest) -> bool:
 
 def _later(request: RetrainRequest, situation: Situation, policy: Retrain) -> Iterable[str]:
     """Why not yet."""
+    if situation.release.pinned:
+        yield f"{_pinned(situation.release)}; it waits until that is unpinned"
     running = [each for each in situation.records if each.state is State.RUNNING]
     for each in running:
         yield f"{each.request.id} is being trained for"
@@ -271,6 +289,10 @@ def _later(request: RetrainRequest, situation: Situation, policy: Retrain) -> It
             yield f"{lasting(used)} of training in the last 24 h; the budget is {lasting(policy.budget)}"
     if situation.labels is None or situation.labels < needed(request, policy):
         yield _known(request, situation, needed(request, policy))
+
+
+def _pinned(release: Release) -> str:
+    return f"release {release.number} is pinned ({release.reason}): only people change what is live"
 
 
 def needed(request: RetrainRequest, policy: Retrain) -> int:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from model.examples import ExamplesError
+
 Choice = Mapping[str, float | int]
 
 #: Those of :class:`model.fitting.Settings`, which this module does not import: it would load TensorFlow.
@@ -24,7 +26,8 @@ def search(
     """The settings with the least ``objective``, such as a log-loss on later examples, of up to ``trials``.
 
     The defaults are tried first, whatever the budget, so that what is found is no worse by this measure. No trial begins
-    after ``seconds``, but one that has begun ends. A trial whose objective is not finite counts as bad. Equal arguments
+    after ``seconds``, but one that has begun ends. A trial that diverges, which is an
+    :class:`~model.examples.ExamplesError`, counts as bad. Equal arguments
     give equal settings, unless time decides. Raises :class:`SearchError` without Optuna.
     """
     try:
@@ -35,15 +38,18 @@ def search(
         ) from error
 
     def tried(trial: optuna.Trial) -> float:
-        loss = objective(
-            {
-                "learning_rate": trial.suggest_float("learning_rate", 2e-4, 1e-2, log=True),
-                "weight_decay": trial.suggest_float("weight_decay", 0.01, 1.0, log=True),
-                "hidden": trial.suggest_float("hidden", 0.0, 0.2),
-                "batch": trial.suggest_categorical("batch", [128, 256, 512]),
-            }
-        )
-        return loss if math.isfinite(loss) else math.inf
+        choice = {
+            "learning_rate": trial.suggest_float("learning_rate", 2e-4, 1e-2, log=True),
+            "weight_decay": trial.suggest_float("weight_decay", 0.01, 1.0, log=True),
+            "hidden": trial.suggest_float("hidden", 0.0, 0.2),
+            "batch": trial.suggest_categorical("batch", [128, 256, 512]),
+        }
+        try:
+            return objective(choice)
+        except (
+            ExamplesError
+        ):  # as where every epoch's loss is NaN; if it is the examples, the fit after this says so
+            return math.inf
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it tells of each trial otherwise
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))

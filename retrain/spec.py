@@ -53,12 +53,17 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def checkpoints(self) -> str:
         """Where in the registry the checkpoints of all attempts at the request are."""
-        return f"jobs/{self.request.id}/checkpoint"
+        return checkpoints(self.request.id)
 
 
 def folder(job: str) -> str:
     """Where in the registry the spec, heartbeat and result of the job with that id are."""
     return f"jobs/{job}"
+
+
+def checkpoints(request: str) -> str:
+    """Where in the registry the checkpoints of all attempts at the request with that id are."""
+    return f"jobs/{request}/checkpoint"
 
 
 class Phase(StrEnum):

@@ -103,8 +103,11 @@ def test_a_bundle_cannot_vouch_for_what_it_lacks(copy: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 3}, r"manifest\.json: this program reads bundles of format 2, got 3; upgrade it"),
-        ({"format": 1}, "got 1; train a new version"),
+        (
+            {"format": bundle.FORMAT + 1},
+            rf"manifest\.json: this program reads bundles of format {bundle.FORMAT}, got {bundle.FORMAT + 1}; upgrade it",
+        ),
+        ({"format": bundle.FORMAT - 1}, f"got {bundle.FORMAT - 1}; train a new version"),
         ({"buckets": [16, 1]}, r"buckets are sizes in rising order, got \[16, 1\]"),
         ({"buckets": []}, "buckets are sizes in rising order"),
         ({"version": 7}, r"manifest\.json: not a manifest: Expected `str`, got `int`"),

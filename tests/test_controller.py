@@ -131,6 +131,34 @@ def test_a_job_for_a_model_that_is_not_live_any_more_is_stopped() -> None:
     assert list(world.states().values()) == [State.REFUSED]
 
 
+def test_a_verdict_goes_on_when_its_model_comes_back() -> None:
+    """It was refused because another model was live; a rollback opens it again, as another attempt."""
+    world = World()
+    world.known.hear(verdict(Action.RETRAIN))
+    world.turn()
+    world.release(transitions.promote(world.releases[-1], V3, share=0.2, **why(NOW)))
+    world.turn(turns=2)
+    assert list(world.states().values()) == [State.REFUSED]
+    world.release(transitions.rollback(world.releases[-1], **why(NOW)))
+    world.now += 2 * DAY
+    world.turn()
+    assert list(world.states().values()) == [State.RUNNING]
+    assert [spec.attempt for spec in world.specs] == [1, 2]
+
+
+def test_a_correction_that_changed_while_the_job_ran_is_told() -> None:
+    """The gate compared with the scores as they were served before."""
+    world = World()
+    world.known.ask(request())
+    world.turn()
+    world.known.hear(verdict(Action.CORRECT_PRIOR, kind=Kind.LABEL, kinds=(Kind.LABEL,)))
+    world.turn()
+    world.turn(result())
+    assert changes(world) == [Change.CORRECT, Change.PROMOTE]
+    assert "the correction of v1 changed meanwhile" in world.releases[-1].reason
+    assert "the correction of v1 changed meanwhile" in world.known.records["hand-1"].reasons[-1]
+
+
 def test_a_challenger_of_another_champion_is_not_released() -> None:
     """The gate compared it with v1, and v3 is live: the record says so."""
     world = World()
@@ -281,11 +309,11 @@ def test_a_correction_that_does_harm_is_withdrawn_by_the_watch_and_stays_so() ->
     world.known.hear(label_shift())
     world.turn()
     for number in range(300):
-        world.known.pair(Pair(f"d{number}", "v1", 0.6, 0, 0.3), world.now)
+        world.known.pair(Pair(f"d{number}", "v1", 0.5, 0, 0.3), world.now)
     world.turn(turns=3)
     assert changes(world) == [Change.CORRECT, Change.WITHDRAW]
     assert (world.releases[-1].by, world.releases[-1].verdict) == ("watch", "v1/1")
-    assert "300 decisions" in world.releases[-1].reason
+    assert "300 decisions of 300 users" in world.releases[-1].reason
 
 
 # --- the watch
@@ -308,6 +336,33 @@ def test_a_worse_model_past_the_gate_is_rolled_back() -> None:
     assert (release.change, release.by, release.live) == (Change.ROLLBACK, "watch", V1)
     assert "v2 is worse than v1 by +0.4" in release.reason
     assert State.ROLLED_BACK in world.states().values()
+
+
+def test_a_rollback_that_was_not_recorded_is_and_the_verdict_asks_again() -> None:
+    """The watch's, whose trainer was killed before it could say so, or a person's."""
+    world = World()
+    promoted(world)
+    world.release(transitions.rollback(world.releases[-1], **why(world.now, reason="it is worse")))
+    world.turn(turns=2)
+    back, again = world.known.records.values()
+    assert (back.state, back.reasons[-1]) == (State.ROLLED_BACK, "it is worse")
+    assert (again.state, again.request.labels) == (State.WAITING, 10_000)
+    world.release(transitions.promote(world.releases[-1], V2, share=0.2, **why(world.now)))
+    assert world.known.rolled_back() == {}
+
+
+def test_a_challenger_that_no_worker_loads_is_dropped_in_the_end() -> None:
+    """After two weeks without an answer: every other request waits for its trial."""
+    world = World('stages = ["canary"]')
+    promoted(world)
+    world.now += 14 * DAY - HOUR
+    world.turn()
+    assert changes(world) == [Change.CANARY]
+    world.now += 2 * HOUR
+    world.turn()
+    assert changes(world) == [Change.CANARY, Change.DROP]
+    assert "v2 was tried as canary for 14 d without an answer, with 0 labelled" in world.releases[-1].reason
+    assert State.KEPT in world.states().values()
 
 
 def test_a_good_model_is_watched_for_so_many_labels_and_then_left_alone() -> None:

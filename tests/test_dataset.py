@@ -224,6 +224,16 @@ def test_what_cannot_be_weighed_counts_alike_and_says_why() -> None:
     assert "would say as much as" in lost.reason
 
 
+def test_few_rows_of_many_are_weighed_where_they_are_enough() -> None:
+    """A drift after which the old world and the new one hardly overlap is what weights are for."""
+    rows = shifted(12_000)
+    apart = msgspec.structs.replace(rows, numeric=rows.numeric.copy())
+    apart.numeric[:, -1] = np.where(np.arange(12_000) < 11_200, -3.0, 3.0)
+    found = importance(apart, int(rows.time[11_200]), seed=0)
+    assert found.weight is not None
+    assert 500 < found.effective < 1200
+
+
 def test_a_covariate_drift_weighs_what_is_fitted_and_not_what_judges() -> None:
     """The twin's weights are of what it knows alone; the rows that judge and stop count alike."""
     found = selected(shifted(N), changed(Weighting.IMPORTANCE, row=N // 2))

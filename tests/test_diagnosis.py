@@ -76,6 +76,16 @@ def test_a_suspected_label_shift_is_corrected_at_once_where_that_is_declared() -
     assert kind_of(found) is Kind.UNDETERMINED, "it is not called what it may not be"
 
 
+def test_a_fitted_prior_that_is_surely_another_shows_the_change_itself() -> None:
+    """Of a few hundred rows P(X) may not be refuted yet; the owner has declared what such scores mean."""
+    found = msgspec.structs.replace(
+        told(World(), labels=False), prior_before=0.4, prior_fitted=Estimate(0.6, 0.5, 0.7)
+    )
+    assert not found.changed
+    assert respond(found, 0, last=False, label_free=True).action is Action.CORRECT_PRIOR
+    assert respond(found, 0, last=False).action is Action.WAIT
+
+
 @pytest.mark.parametrize(
     "found",
     [told(TRUTHS[Kind.COVARIATE], labels=False), told(World(), labels=False), told(TRUTHS[Kind.CONCEPT])],

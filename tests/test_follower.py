@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from deploy import transitions
-from deploy.follower import Follower
+from deploy.follower import Follower, follow
 from deploy.hotswap import Swapper
 from deploy.registry import Registry
 from deploy.settings import Kafka, Settings
@@ -57,6 +57,39 @@ def test_metrics_have_what_scores_now_and_nothing_else(registry: Registry, versi
     follower.look()
     assert shown("eddyline_model_live", model="a", role="previous") is None
     assert shown("eddyline_correction", model="a") is None
+
+
+def test_a_release_that_changes_no_score_counts_as_no_swap(registry: Registry, versions: list[Path]) -> None:
+    """Its number is shown all the same: what is below the registry's is behind."""
+    follower = Follower(Swapper(registry, CASE), NOWHERE)
+    promoted(registry, versions[0])
+    follower.look()
+    before = [shown(name) for name in ("eddyline_swaps_total", "eddyline_swap_lag_seconds_count")]
+    publish(registry, transitions.pin)
+    follower.look()
+    assert shown("eddyline_release") == shown("eddyline_registry_release") == 2
+    assert before == [shown(name) for name in ("eddyline_swaps_total", "eddyline_swap_lag_seconds_count")]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_start_without_a_model_is_told_once(
+    versions: list[Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, *, there: bool
+) -> None:
+    """A registry that is empty, or not there at all, may be a wrong URL; with a model there is nothing to tell."""
+    url = tmp_path / "registry"
+    if there:
+        url.mkdir()
+    settings = msgspec.structs.replace(NOWHERE, registry=RegistrySettings(url=str(url), poll_s=3600.0))
+    with caplog.at_level(logging.WARNING, "deploy.follower"):
+        follow(settings, CASE).stop()
+    assert [each.split(":")[0] for each in caplog.messages] == [str(url)]
+    assert "correct registry.url" in caplog.messages[0]
+    assert shown("eddyline_release") == 0
+    promoted(Registry(str(url)), versions[0])
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, "deploy.follower"):
+        follow(settings, CASE).stop()
+    assert caplog.messages == []
 
 
 def test_the_same_failure_is_logged_once(

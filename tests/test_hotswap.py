@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import shutil
 import weakref
@@ -12,11 +13,24 @@ import numpy as np
 import pytest
 
 from deploy import transitions
-from deploy.hotswap import Swapper, chosen
+from deploy.hotswap import MENDING_S, Swapper, chosen
 from deploy.live import ROWS, Live, Source, positions
 from deploy.registry import Registry
 from deploy.release import Placed, Role
-from model.bundle import FEATURES, MANIFEST, MODEL, Fault, read, read_golden, write_golden
+from model.bundle import (
+    FEATURES,
+    FORMAT,
+    GOLDEN,
+    MANIFEST,
+    MODEL,
+    BundleError,
+    Fault,
+    read,
+    read_arrays,
+    read_golden,
+    write_golden,
+)
+from model.scorer import LiteRTScorer
 from model.usecase import parse
 from tests.builders import CASE, SPEC, USECASE, rows
 from tests.variants import correction, planted, poisoned, promoted, publish, signed, variant
@@ -144,7 +158,7 @@ def other_features(directory: Path) -> Path:
 def unknown_format(directory: Path) -> Path:
     """It is of a format to come."""
     path = directory / MANIFEST
-    path.write_bytes(path.read_bytes().replace(b'"format": 2', b'"format": 99'))
+    path.write_bytes(path.read_bytes().replace(b'"format": %d' % FORMAT, b'"format": 99'))
     return directory
 
 
@@ -293,6 +307,75 @@ def test_what_cannot_be_read_is_tried_again(registry: Registry, versions: list[P
     (tmp_path / "away").rename(place)
     assert swapper.look().swapped
     assert names(swapper.current)[0] == ("b", "live")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), MemoryError()], ids=repr)
+def test_what_this_machine_cannot_do_now_is_tried_again(
+    error: Exception, registry: Registry, versions: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the system while a version is loaded says nothing of the version."""
+    swapper = Swapper(registry, CASE)
+    promoted(registry, versions[0])
+
+    def fail(_: Path) -> LiteRTScorer:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LiteRTScorer, "load", fail)
+        found = swapper.look()
+    assert ([each.fault for each in found.failures], found.refusals) == ([Fault.UNREADABLE], ())
+    assert swapper.look().swapped
+
+
+def test_an_archive_that_the_disk_does_not_give_is_not_damaged(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error's number tells a disk from a file that is no archive."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(np, "load", fail)
+    with pytest.raises(BundleError, match="Input/output error") as caught:
+        read_arrays(trained / GOLDEN, "golden rows", ["score"])
+    assert caught.value.fault is Fault.UNREADABLE
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_files_that_are_put_back_are_found_without_another_release(
+    registry: Registry, versions: list[Path], *, beside: bool
+) -> None:
+    """A damaged version is tried again once a minute, told once, and scores when it is mended."""
+    now = 0.0
+    swapper = Swapper(registry, CASE, lambda: now)
+    promoted(registry, versions[0])
+    swapper.look()
+    placed = registry.add(versions[1])
+    publish(registry, transitions.shadow if beside else transitions.promote, placed, share=0.1)
+    model = Path(registry.url, "versions", "b", "bundle", MODEL)
+    good = model.read_bytes()
+    damaged(model.parent)
+    assert [each.fault for each in swapper.look().refusals] == [Fault.DIGEST]
+    now = 3 * MENDING_S
+    assert swapper.look().refusals == ()
+    model.write_bytes(good)
+    now += MENDING_S - 1
+    assert not swapper.look().swapped
+    now += 1
+    assert swapper.look().swapped
+    assert ("b", "shadow" if beside else "live") in names(swapper.current)
+    assert not swapper.look().swapped
+
+
+def test_a_release_that_changes_no_score_is_no_swap(registry: Registry, versions: list[Path]) -> None:
+    """A pin or a claim is followed, and nothing was swapped."""
+    swapper = Swapper(registry, CASE)
+    promoted(registry, versions[0])
+    swapper.look()
+    for number, change in enumerate((transitions.pin, transitions.unpin, transitions.claim), 2):
+        publish(registry, change)
+        assert not swapper.look().swapped
+        assert swapper.current.release.number == number
 
 
 def test_an_emptied_registry_changes_nothing(registry: Registry, versions: list[Path]) -> None:

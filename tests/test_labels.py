@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -81,6 +82,25 @@ def test_a_count_is_taken_again_after_a_while(tmp_path: Path) -> None:
     assert labels(START) == before
     clock.now = 10.0
     assert labels(START) == 199
+
+
+def test_a_slow_log_is_read_a_twentieth_of_the_time(tmp_path: Path) -> None:
+    """The trainer decides nothing else meanwhile."""
+    clock, reads = Clock(), 0
+    log_of(tmp_path / "log", days=1)
+
+    class Slow(ExampleLog):
+        def read(self, *given: Any, **named: Any) -> pa.Table:
+            nonlocal reads
+            reads += 1
+            clock.now += 3.0
+            return super().read(*given, **named)
+
+    labels = Labels(Slow(tmp_path / "log"), TRAINING, clock)
+    labels(START)
+    for clock.now, expected in ((13.0, 1), (62.0, 1), (63.0, 2)):
+        assert labels(START) == 99
+        assert reads == expected
 
 
 def test_a_log_that_cannot_be_read_counts_nothing_and_stops_nothing(tmp_path: Path) -> None:

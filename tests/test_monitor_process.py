@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -18,11 +19,13 @@ from confluent_kafka import Message, Producer
 import eddyline
 from deploy import transitions
 from deploy.registry import Registry
-from deploy.settings import Events, Settings, kafka_producer
+from deploy.settings import Events, Kafka, Settings, kafka_producer
 from deploy.topics import monitor_changelog
 from deploy.transitions import Why
-from detectors.app import REASON, group, sent
+from detectors.app import PASSED, REASON, group, sent
+from detectors.app import MonitorProcess as App
 from detectors.monitor import Monitor
+from detectors.releases import Watched
 from detectors.samples import SampleError, SampleRecord, decode
 from detectors.verdict import Action, Kind, Verdict
 from model.reference import Reference
@@ -350,6 +353,29 @@ def test_bad_samples_are_dead_letters_and_unknown_models_are_counted(
     headers = dict(letter.headers() or [])
     assert (letter.value(), headers["offset"], headers["reason"]) == (b"no sample", b"50", REASON.encode())
     assert str(headers["detail"]).startswith("b'not a record of the samples topic: ")
+
+
+def test_models_are_looked_for_however_many_there_were_before() -> None:
+    """Of a hundred unknown models the oldest is forgotten; one that is known is not looked for at every sample."""
+
+    class Nothing:
+        watched, advice, looks = Watched({}), "", 0
+
+        def look(self) -> None:
+            self.looks += 1
+
+    models = Nothing()
+    settings = Settings(kafka=Kafka(bootstrap_servers="127.0.0.1:1"))
+    process = App(settings, models, lambda _: cast(Monitor, None), print)
+    monitor = SimpleNamespace(models=set())
+    for number in range(PASSED + 20):
+        for raw in samples(2, model=f"v{number}"):
+            process._missed(
+                cast(Monitor, monitor), [cast(Message, SimpleNamespace(value=lambda raw=raw: raw))]
+            )
+    assert models.looks == PASSED + 20
+    assert len(process._passed) == PASSED
+    assert f"v{PASSED + 19}" in process._passed
 
 
 @pytest.mark.timeout(120)

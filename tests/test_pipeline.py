@@ -137,9 +137,14 @@ def test_a_version_that_found_no_room_at_first_is_known_again(
     with pytest.raises(RegistryError, match=r"cannot be written: .*, with room left"):
         place.run(spec)
     way.unlink()
+    # nor does one that was killed in the midst of sending it to an object store, where what it sent stays
+    place.registry.write(f"versions/{spec.version}/bundle/model.tflite", b"another attempt's")
     result = place.run(spec)
     assert result.placed is not None
-    (way / "gate.json").unlink()
+    assert result.gate is not None
+    assert (result.placed.version, result.gate.challenger) == ("8-2", "8-2")
+    assert bundle.read(place.registry.fetch(result.placed)).manifest.version == "8-2"
+    (Path(place.url) / "versions" / "8-2" / "gate.json").unlink()
     assert place.run(spec).placed == result.placed
 
 

@@ -131,6 +131,18 @@ def test_growth_asks_once_a_third_as_much_is_known_as_was_trained_on() -> None:
     assert grown(NOW, "v1", None, [], CASE.retrain) is None
 
 
+def test_growth_that_was_refused_counts_for_nothing() -> None:
+    """Neither of its four times nor of its labels; its id is another's, and it leaves what the calendar asks for alone."""
+    due = grown(NOW, "v1", Growth(4000, 10_000), [], CASE.retrain)
+    assert due is not None
+    refused = [record(State.REFUSED, msgspec.structs.replace(due, id=f"growth-v1-{n}")) for n in range(1, 6)]
+    following = grown(NOW, "v1", Growth(4000, 10_000), refused, CASE.retrain)
+    assert following is not None
+    assert following.id == "growth-v1-6"
+    waiting = record(State.WAITING, request(trigger=Trigger.SCHEDULE))
+    assert grown(NOW, "v1", Growth(4000, 10_000), [waiting], CASE.retrain) is None
+
+
 def test_a_verdict_that_led_to_nothing_asks_again_with_twice_the_labels() -> None:
     """Four times in all; people and the calendar ask by themselves."""
     last, labels = record(State.KEPT, asked(), labels=1200), []
@@ -188,7 +200,8 @@ TRAINED = record(State.KEPT, request(id="hand-0"), ended=NOW - HOUR, seconds=600
         ),
         (asked(), {"faults": ("missing of price",)}, State.BLOCKED, ["missing of price"]),
         (request(urgent=True), {"faults": ("missing of price",)}, State.BLOCKED, []),
-        (asked(), {"release": PINNED}, State.REFUSED, ["pinned", "an audit"]),
+        (asked(), {"release": PINNED}, State.WAITING, ["pinned (an audit)", "waits until that is unpinned"]),
+        (request(trigger=Trigger.GROWTH), {"release": PINNED}, State.WAITING, ["pinned"]),
         (request(urgent=True), {"release": PINNED}, State.REFUSED, ["pinned"]),
         (asked(), {"release": OTHER}, State.REFUSED, ["about v1, and v2 is live"]),
         (asked(), {"release": NOTHING}, State.REFUSED, ["no model is live"]),

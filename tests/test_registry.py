@@ -274,6 +274,17 @@ def test_another_upload_that_was_cut_off_is_told_apart(kind: str, tmp_path: Path
     assert [] == registry.versions()
 
 
+def test_what_a_job_left_can_be_deleted_and_nothing_else(registry: Registry) -> None:
+    """All files of a folder, also of none; versions and releases are for good."""
+    for name in ("r1/checkpoint/live.npz", "r1/checkpoint/as-of.json", "r1-1/result.json"):
+        registry.write(f"jobs/{name}", b"...")
+    for _ in range(2):
+        registry.delete("jobs/r1/checkpoint")
+    assert ["jobs/r1-1/result.json"] == registry.names("jobs")
+    with pytest.raises(RegistryError, match="only what jobs leave is deleted"):
+        registry.delete("releases")
+
+
 def test_a_damaged_bundle_is_not_added(registry: Registry, tmp_path: Path) -> None:
     """A bundle that is not what its manifest says stays out, with the file and the fault."""
     source = make(tmp_path / "v1")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import getpass
 import io
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from typing import Any
@@ -15,6 +17,7 @@ from click.testing import CliRunner, Result
 from confluent_kafka import Producer
 from rich.console import Console
 
+import eddyline
 from deploy.settings import Settings, kafka_producer
 from retrain import history
 from retrain.commands import retrain
@@ -44,6 +47,21 @@ def run(settings: Settings, *arguments: str) -> Result:
         *("--topics-requests", settings.topics.requests, "--topics-retrains", settings.topics.retrains),
     ]
     return CliRunner().invoke(retrain, [*arguments, *flags])
+
+
+@pytest.mark.parametrize("command", ["retrain --reason prices", "models pin --registry-url none"])
+def test_a_machine_that_knows_no_user_is_told_what_to_do(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container without a user of that number: nothing is asked or changed, and the exit code is 2."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 1234")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    done = CliRunner().invoke(eddyline.cli, command.split())
+    assert done.exit_code == 2
+    assert "this machine knows no user; give a name in the variable LOGNAME" in done.output
 
 
 def test_a_person_asks_and_gets_the_requests_id(settings: Settings) -> None:
@@ -184,3 +202,17 @@ def test_programs_ask_by_http(settings: Settings) -> None:
     assert answer(port, "/healthz")[0] == 200
     with pytest.raises(OSError, match="in use"):
         Door(settings, port).open()
+
+
+def test_who_waits_is_told_that_no_trainer_answers(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, and it goes on waiting: a trainer may be started."""
+    monkeypatch.setattr(history, "SILENT_S", 0.0)
+    monkeypatch.setattr(history, "POLL_S", 0.01)
+    told = history.follow(settings, "hand-1")
+    writer = threading.Timer(1.0, lambda: write(settings, record(State.KEPT)))
+    writer.start()
+    assert [each.state for each in told] == [State.KEPT]
+    writer.join()
+    assert caplog.text.count("does `eddyline trainer` run?") == 1

@@ -24,7 +24,7 @@ from deploy.release import Change, Placed, Release
 from deploy.settings import Settings, kafka_producer
 from model.example_log import ExampleLog
 from retrain import history
-from retrain.app import TrainerProcess, group
+from retrain.app import TrainerError, TrainerProcess, check, group
 from retrain.gate import GateDecision
 from retrain.job import JobState
 from retrain.request import Record, RetrainRequest, State, Trigger
@@ -372,3 +372,20 @@ def test_the_request_of_a_person_is_typed_and_followed(scene: Scene) -> None:
         scene.finish(f"{sent.id}-1", passed=False)
         told = [record.state for record in history.follow(scene.settings, sent.id)]
     assert told == [State.RUNNING, State.KEPT]
+
+
+def test_a_registry_that_cannot_serve_is_told_at_the_start(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that takes no files ends it; one in which nothing is released may be another than the workers'."""
+    replace = msgspec.structs.replace
+
+    def at(url: Path) -> Settings:
+        return replace(settings, registry=replace(settings.registry, url=str(url)))
+
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(TrainerError, match=r"cannot be written: .* needs a folder that takes files"):
+        check(at(tmp_path / "file"))
+    check(at(tmp_path / "empty"))
+    assert "empty: nothing is released, so there is no model to watch" in caplog.text
+    assert Registry(str(tmp_path / "empty")).names("") == []

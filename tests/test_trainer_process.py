@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -86,3 +88,14 @@ def test_a_trainer_without_its_topics_says_what_to_do(settings: Settings, tmp_pa
     with TrainerProcess(replace(settings, topics=topics), tmp_path, usecase=USECASE) as trainer:
         assert trainer.process.wait(60) == 2
         assert "there is no topic nowhere; create it with `eddyline topics`" in trainer.text()
+
+
+def test_the_trainer_imports_neither_tensorflow_nor_ray(here: Path) -> None:
+    """Nor Optuna and matplotlib, whichever backend its jobs have: they load what they need themselves."""
+    code = (
+        "import sys, retrain.app, retrain.commands, retrain.local_job, retrain.ray_job, retrain.web\n"
+        "heavy = ('tensorflow', 'keras', 'ray', 'optuna', 'matplotlib', 'faust', 'sklearn')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

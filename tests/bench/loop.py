@@ -63,7 +63,7 @@ def main() -> None:
                 scenario = Scenario(broker, Path(folder), bundle, Kind.NOTHING)
                 seen["quiet"] = scenario.run(count, onset=1, rate=QUIET_RATE)
     if seen:
-        console.print(_table(seen))
+        _tell(console, seen)
     for name, each in seen.items():
         values = msgspec.to_builtins(each)
         figures |= {
@@ -73,6 +73,14 @@ def main() -> None:
         }
     path = report.write("loop", figures, report.versions(["tensorflow-cpu", "faust-streaming", "river"]))
     console.print(f"{path}")
+
+
+def _tell(console: Console, seen: dict[str, Seen]) -> None:
+    for name, each in seen.items():
+        console.print(f"[bold]{name}[/bold]: decisions since the onset, and what happened")
+        for line in each.course:
+            console.print(f"  {line}", markup=False, highlight=False)
+    console.print(_table(seen))
 
 
 def _shown(value: object) -> str:
@@ -87,7 +95,7 @@ def _table(seen: dict[str, Seen]) -> Table:
     table.add_column("")
     for name in seen:
         table.add_column(name, justify="right")
-    for field in Seen.__struct_fields__[1:]:
+    for field in Seen.__struct_fields__[1:-1]:
         values = [getattr(each, field) for each in seen.values()]
         table.add_row(field, *(_shown(value) for value in values))
     return table

@@ -43,9 +43,9 @@ class Seen(msgspec.Struct, kw_only=True):
     excess_drifted: float | None = None  # from the onset to the action, or to the end
     excess_after: float | None = None  # of the last decisions
     frozen_after: float | None = None  # of the same, scored by the first model
-    course: list[str] = []  # verdicts and releases in their order, with the decisions since the onset
     alarms: int = 0
     decisions: int = 0
+    course: list[str] = []  # verdicts and releases in their order, with the decisions since the onset
 
 
 class Observer:
@@ -72,7 +72,10 @@ class Observer:
             and (each["kind"] != "undetermined" or each["response"]["action"] == "correct-prior")
         ]
         course = [
-            (at, f"{each['kind']} {each['response']['action']} ({each['window']['labels']} labels)")
+            (
+                at,
+                f"{each['kind']} {each['response']['action']} ({each['window']['labels']} labels): {each['response']['reason']}",
+            )
             for at, each in verdicts
         ]
         if told:
