@@ -34,7 +34,7 @@ check: setup ## ruff, mypy, import-linter
 
 test: check ## all checks, then the tests against a real Kafka
 	tests/kafka/install.sh
-	$(RUN) pytest --numprocesses 2 --dist loadfile
+	$(RUN) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup ## the few tests that take minutes
 	$(RUN) pytest -m slow

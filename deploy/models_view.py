@@ -28,7 +28,9 @@ def show_versions(rows: Sequence[Row], now: Release, where: str, to: Console) ->
     """Print a line a version, and what holds."""
     to.print(_plain(standing(now)))
     if not rows:
-        to.print(_plain(f"No version is in {where}; `eddyline models add BUNDLE` brings one in."))
+        to.print(
+            _plain(f"No version is in {where}; `eddyline models add BUNDLE` brings one in."), soft_wrap=True
+        )
         return
     to.print()
     table = _table("version", "created (UTC)", "AUC", "log-loss", "gate", "now", "live in releases")

@@ -17,6 +17,27 @@ from tests.builders import training_process
 _numbers = itertools.count(1)
 
 
+# Files whose tests take minutes, the longest first: begun last, one of them would keep a single process busy at the end.
+LONG = (
+    "test_faults",
+    "test_monitor_process",
+    "test_pipeline",
+    "test_cli",
+    "test_job",
+    "test_loop_faults",
+    "test_trainer_process",
+    "test_feedback_faults",
+    "test_sink",
+    "test_worker",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
+
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A one-node Kafka that lives as long as the session."""

@@ -92,6 +92,7 @@ def test_kill_9_at_ten_moments(broker: Broker, tmp_path: Path) -> None:
     check(settings, events)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_workers_come_and_go_while_a_million_events_flow(broker: Broker, tmp_path: Path) -> None:
     """Workers join, are stopped, killed and replaced while events are sent; nothing is skipped."""

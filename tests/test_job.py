@@ -280,6 +280,13 @@ def _fitting(registry: Registry, job: JobSpec) -> bool:
     return raw is not None and msgspec.json.decode(raw, type=Heartbeat).phase is Phase.FITTING
 
 
+def _state(backend: RayBackend, job: JobSpec) -> JobState | None:
+    try:
+        return backend.state(job.id)
+    except JobUnavailableError:
+        return None
+
+
 def test_a_dead_node_is_known_by_the_missing_signs_of_life(cluster: Cluster, tmp_path: Path) -> None:
     """With its node killed a job stays RUNNING, with the head no one answers; either is given up, and tried again."""
     backend = RayBackend(trainer(cluster), stand_in(tmp_path))
@@ -290,8 +297,8 @@ def test_a_dead_node_is_known_by_the_missing_signs_of_life(cluster: Cluster, tmp
     beat = Heartbeat(at=1e12, phase=Phase.FITTING)  # its clock is off by far
     seen = look(Seen(submitted=0), backend.state(job.id), beat, 10)
     cluster.kill("raylet")
-    state = backend.state(job.id)
-    assert state is JobState.RUNNING
+    until(lambda: _state(backend, job) is JobState.RUNNING, "the dashboard answers again")
+    state = JobState.RUNNING
     seen = look(seen, state, beat, 20)
     assert Continue() == decide(seen, state, 1, 20, settings)
     lost = decide(seen, state, 1, 10 + settings.heartbeat_s, settings)
