@@ -1,6 +1,6 @@
 """The outlet: where a process writes records of its own, one after another, and knows what has been acknowledged.
 
-For the trainer's records and requests, which are few. Workers write by Faust's producer.
+For what the monitor and the trainer write, which is little. Workers write by Faust's producer.
 """
 
 from __future__ import annotations

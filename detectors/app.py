@@ -23,10 +23,10 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from deploy import metrics, topics
 from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member, read_to_end
 from deploy.dead_letters import DeadLetterError, Refusals
+from deploy.outlet import Outlet, OutletError
 from deploy.settings import Settings
 from detectors import telemetry
 from detectors.monitor import Monitor
-from detectors.outlet import Outlet, OutletError
 from detectors.releases import Models
 from detectors.samples import SampleRecord, models_of
 from detectors.verdict import Verdict
