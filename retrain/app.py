@@ -78,6 +78,7 @@ class TrainerProcess:
         self._mine = False  # whether the partition is here
         self._controller: Controller | None = None  # there when all is read and claimed
         self._inlet: Inlet | None = None
+        self._since: int | None = None  # the moment from which on it has read samples
         self._next: int | None = None  # offset to commit once what is before it is recorded
         self._again_at = 0.0  # when to try to take over again
         self._failed = ""
@@ -163,6 +164,9 @@ class TrainerProcess:
 
     def _follow(self, known: Knowledge) -> None:
         assert self._inlet is not None
+        # What is compared now began before its release was seen here, and pairs of it may have been passed over.
+        if known.since != self._since and (known.since is None or self._inlet.again(known.since)):
+            self._since = known.since
         for _ in range(ROUNDS):
             more = False
             for each in self._inlet.take():
@@ -206,7 +210,7 @@ class TrainerProcess:
             if verdict is not None:
                 known.hear(verdict)
         known.released(self._registry.releases())
-        self._inlet = Inlet(settings, after, known.since)
+        self._inlet, self._since = Inlet(settings, after, known.since), known.since
         self._controller = Controller(self._case, settings, self._place, known, claimed.generation)
         self._consumer.resume([TopicPartition(self._topic, 0)])
         metrics.TRAINER_ACTIVE.set(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import msgspec
-from confluent_kafka import OFFSET_END, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics
 from deploy.consumer import PASSING, ConsumerError
@@ -80,6 +80,15 @@ class Inlet:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             metrics.TRAINER_FAILURES.labels("samples").inc()  # the monitor writes its dead letter
             return None
+
+    def again(self, since: int) -> bool:
+        """Read the samples written from ``since`` (ms) on once more; False if that cannot be done yet."""
+        try:
+            self._consumer.seek(self._from(since))
+        except KafkaException as error:  # the partition is only just assigned, or the broker is away
+            log.warning("samples since %d are read again later: %s", since, error)
+            return False
+        return True
 
     def close(self) -> None:
         """Follow no more."""
