@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -54,6 +54,16 @@ def member(kafka: Kafka, group: str, on_error: Callable[[KafkaError], None]) -> 
         "error_cb": on_error,
         "log_level": 0,
     }
+
+
+def standby(kafka: Kafka, group: str, on_error: Callable[[KafkaError], None]) -> dict[str, object]:
+    """:func:`member` of a group of which one works and the others stand by: who joins takes nothing from who works."""
+    return member(kafka, group, on_error) | {"partition.assignment.strategy": "cooperative-sticky"}
+
+
+def has_first(partitions: Iterable[TopicPartition]) -> bool:
+    """Whether the first partition is among ``partitions``: by that one a group of standbys knows who works."""
+    return any(each.partition == 0 for each in partitions)
 
 
 class Reachability:

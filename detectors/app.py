@@ -1,7 +1,7 @@
 """The monitor's process: from the ``samples`` topic to the ``drift`` topic. ``eddyline monitor`` runs it.
 
-The group gives the first partition of the samples, the only one that is written, to one member; the others stand by. Whoever gets it reads the state from
-the monitor's changelog and goes on where that ends. A checkpoint is, in this order: verdicts and dead letters are
+The group gives the first partition of the samples, the only one that is written, to one member; the others stand by.
+Whoever gets it reads the state from the monitor's changelog and goes on where that ends. A checkpoint is, in this order: verdicts and dead letters are
 acknowledged, the group's offset is committed, the changes are written to the changelog. So a crash at any moment
 repeats verdicts, equal in ``id`` and ``revision``, and never loses one; and who has lost the partition without knowing
 is refused the commit and writes no state over that of its successor. The group's offset itself only shows the lag.
@@ -21,7 +21,16 @@ import msgspec
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics, topics
-from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member, read_to_end
+from deploy.consumer import (
+    PASSING,
+    POLL_S,
+    ConsumerError,
+    Reachability,
+    commit,
+    has_first,
+    read_to_end,
+    standby,
+)
 from deploy.dead_letters import DeadLetterError, Refusals
 from deploy.outlet import Outlet, OutletError
 from deploy.settings import Settings
@@ -75,11 +84,7 @@ class MonitorProcess:
         self._refusals = Refusals(settings, self._topic, "topics.samples", REASON)
         self._outlet = Outlet(settings.kafka)
         self._reachability = Reachability(settings.kafka, self._topic)
-        self._consumer = Consumer(
-            member(settings.kafka, group(settings), self._reachability.on_error)
-            # A standby that joins takes nothing from who is watching.
-            | {"partition.assignment.strategy": "cooperative-sticky"}
-        )
+        self._consumer = Consumer(standby(settings.kafka, group(settings), self._reachability.on_error))
 
     def stop(self, *_: object) -> None:
         """Let :meth:`run` return after a last checkpoint. A signal handler."""
@@ -206,7 +211,7 @@ class MonitorProcess:
         self._verdicts, self._unsaved = [], 0
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if _first(partitions):
+        if has_first(partitions):
             consumer.incremental_assign([TopicPartition(self._topic, 0, self._begin(consumer))])
 
     def _begin(self, consumer: Consumer) -> int:
@@ -254,12 +259,12 @@ class MonitorProcess:
         return max(low, monitor.resume)
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        if _first(partitions):
+        if has_first(partitions):
             self._checkpoint()
             self._drop()
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        if not _first(partitions):
+        if not has_first(partitions):
             return
         if self._monitor is not None:
             log.warning(
@@ -271,11 +276,6 @@ class MonitorProcess:
         self._monitor, self._fetched, self._verdicts, self._unsaved = None, [], [], 0
         metrics.MONITOR_WATCHING.set(0)
         telemetry.clear()
-
-
-def _first(partitions: list[TopicPartition]) -> bool:
-    """Whether the first partition is among ``partitions``: the only one that workers write samples to."""
-    return any(each.partition == 0 for each in partitions)
 
 
 def group(settings: Settings) -> str:

@@ -1,7 +1,7 @@
 """The trainer's process: from verdicts and requests to released models. ``eddyline trainer`` runs it.
 
-The group gives the first partition of the requests, the only one that is written, to one member, which decides; the others stand by. Whoever gets it
-claims a generation in the release log, so that an earlier one publishes no more, and reads what became of all requests,
+The group gives the first partition of the requests, the only one that is read, to one member, which decides; the
+others stand by. Whoever gets it claims a generation in the release log, so that an earlier one publishes no more, and reads what became of all requests,
 all verdicts, and the pairs of scores since what is compared now began. A request's offset is committed when its record
 is acknowledged, and a job's record is before the job starts: a crash at any moment repeats a decision, and loses none.
 """
@@ -18,7 +18,16 @@ from pathlib import Path
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from deploy import metrics, topics, transitions
-from deploy.consumer import PASSING, POLL_S, ConsumerError, Reachability, commit, member, read_to_end
+from deploy.consumer import (
+    PASSING,
+    POLL_S,
+    ConsumerError,
+    Reachability,
+    commit,
+    has_first,
+    read_to_end,
+    standby,
+)
 from deploy.dead_letters import DeadLetterError, Refusals
 from deploy.outlet import OutletError
 from deploy.registry import Registry, RegistryError
@@ -84,11 +93,7 @@ class TrainerProcess:
         self._failed = ""
         self._stopped = False
         self._reachability = Reachability(settings.kafka, self._topic)
-        self._consumer = Consumer(
-            member(settings.kafka, group(settings), self._reachability.on_error)
-            # A standby that joins takes nothing from who decides.
-            | {"partition.assignment.strategy": "cooperative-sticky"}
-        )
+        self._consumer = Consumer(standby(settings.kafka, group(settings), self._reachability.on_error))
 
     def stop(self, *_: object) -> None:
         """Let :meth:`run` return. A signal handler."""
@@ -221,7 +226,7 @@ class TrainerProcess:
         )
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if not _first(partitions):
+        if not has_first(partitions):
             return
         first = [TopicPartition(self._topic, 0)]
         consumer.incremental_assign([each for each in partitions if each.partition == 0])
@@ -229,12 +234,12 @@ class TrainerProcess:
         self._mine, self._again_at = True, 0.0
 
     def _revoked(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        if _first(partitions):
+        if has_first(partitions):
             self._drop()
             self._mine = False
 
     def _lost(self, _: Consumer, partitions: list[TopicPartition]) -> None:
-        if not _first(partitions):
+        if not has_first(partitions):
             return
         if self._controller is not None:
             log.warning("the group gave the requests to another trainer, which goes on from what is recorded")
@@ -247,11 +252,6 @@ class TrainerProcess:
         self._controller, self._inlet, self._next = None, None, None
         self._performer.drop()
         telemetry.clear()
-
-
-def _first(partitions: list[TopicPartition]) -> bool:
-    """Whether the first partition is among ``partitions``: the only one that is written."""
-    return any(each.partition == 0 for each in partitions)
 
 
 def group(settings: Settings) -> str:
