@@ -212,9 +212,8 @@ def unpin(settings: Any, **told: Any) -> None:
 def _opened(settings: Any) -> Any:
     from deploy.registry import Registry, RegistryError
 
-    cache = settings.registry.cache
     try:
-        return Registry(settings.registry.url, Path(cache) if cache else None)
+        return Registry.of(settings.registry)
     except RegistryError as error:
         stop(error)
 

@@ -11,7 +11,6 @@ import logging
 import threading
 import time
 from datetime import datetime
-from pathlib import Path
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaException, TopicPartition
 
@@ -33,7 +32,7 @@ def follow(settings: Settings, usecase: UseCase) -> Follower:
     No model is no error, since the first may come later; but it may also be a wrong URL, and so it is told.
     """
     registry = settings.registry
-    swapper = Swapper(Registry(registry.url, Path(registry.cache) if registry.cache else None), usecase)
+    swapper = Swapper(Registry.of(registry), usecase)
     follower = Follower(swapper, settings)
     follower.look()
     if follower.source.current.model is None:

@@ -20,10 +20,12 @@ import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Self
 
 import msgspec
 from msgspec.structs import replace
 
+from deploy import settings
 from deploy.release import FORMAT, NOTHING, Placed, Release
 from deploy.store import MARK, Folder, RegistryError, store_at
 from model import bundle
@@ -65,6 +67,11 @@ class Registry:
         self._given = cache
         self._temporary: _Temporary | None = None
         self._last = NOTHING  # the newest that this object has seen; the log is read on from there
+
+    @classmethod
+    def of(cls, place: settings.Registry) -> Self:
+        """The registry that the settings' group ``place`` names."""
+        return cls(place.url, Path(place.cache) if place.cache else None)
 
     def check(self) -> None:
         """Raise :class:`RegistryError` unless the registry takes files."""

@@ -44,8 +44,7 @@ def monitor(usecase: Path, bundles: tuple[Path, ...], settings: Any) -> None:
             if bundles:
                 models = Given(references(declared, bundles))
             else:
-                cache = Path(settings.registry.cache) if settings.registry.cache else None
-                registry = Registry(settings.registry.url, cache)
+                registry = Registry.of(settings.registry)
                 models = stack.enter_context(Released(registry, declared, settings.registry.poll_s))
         except (BundleError, RegistryError) as error:
             stop(error)

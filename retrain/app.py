@@ -71,8 +71,7 @@ class TrainerProcess:
         """``usecase`` is the text that ``case`` was made of: jobs get it."""
         self._settings, self._case, self._say = settings, case, say
         self._topic = settings.topics.requests
-        cache = settings.registry.cache
-        self._registry = Registry(settings.registry.url, Path(cache) if cache else None)
+        self._registry = Registry.of(settings.registry)
         self._place = Place(
             usecase=usecase, examples=reachable(settings.sink.log), registry=reachable(settings.registry.url)
         )

@@ -102,9 +102,7 @@ def gather(usecase: UseCase, settings: Settings) -> Chronicle:
 
     Raises :class:`ChronicleError`, :class:`deploy.registry.RegistryError` and :class:`deploy.consumer.ConsumerError`.
     """
-    registry = Registry(
-        settings.registry.url, Path(settings.registry.cache) if settings.registry.cache else None
-    )
+    registry = Registry.of(settings.registry)
     releases = registry.releases()
     live = [release.live for release in releases if release.live is not None]
     if not live:
